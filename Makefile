@@ -1,0 +1,79 @@
+# tapewick: `make run` shows a moving market, `make test` proves the rest. Both do all their own set-up.
+#
+#   make run [LIVE=1] [ARGS="--port 0"]   demo (or the live venue) in the foreground
+#   make test                             lint, types, layers, web and Python tests
+#   make check | bench | torture          the static half of test | speed | 200 kill -9 cycles
+#   make dev | stop | logs | clean        page with hot reload | end a run | set-up logs | forget set-up
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+PYTEST_ARGS ?=
+
+# uv reads the system's certificates, as pip of Debian does.
+export UV_SYSTEM_CERTS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+export npm_config_fund = false
+export npm_config_audit = false
+export npm_config_update_notifier = false
+
+WEBAPP := src/tapewick/gateways/webapp/index.html
+WEB_SOURCES := $(shell find web -type f -not -path '*/node_modules/*' -not -path 'web/dist/*' -not -path 'web/e2e/*' 2>/dev/null)
+NATIVE_SOURCES := pyproject.toml $(wildcard CMakeLists.txt) $(shell find src/tapewick/engine/native -type f 2>/dev/null)
+
+.PHONY: run test check bench dev torture stop logs clean setup native web
+.DELETE_ON_ERROR:
+
+# Native engine and page are built at the same time.
+setup: $(VENV)/.ready
+	@$(MAKE) --no-print-directory -j2 native web
+
+run: setup
+	@mkdir -p logs; echo $$$$ > logs/run.pid; exec $(BIN)/tapewick $(if $(LIVE),serve,demo) $(ARGS)
+
+test: setup check
+	@if [ -f web/package.json ]; then PATH="$$($(BIN)/python scripts/node.py):$$PATH" npm --prefix web test --silent; fi
+	@$(BIN)/python scripts/not_run.py
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(BIN)/python scripts/check_locks.py
+
+bench: setup
+	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+torture: setup
+	TAPEWICK_KILLS=200 $(BIN)/python -m pytest tests/fault $(PYTEST_ARGS)
+
+dev: setup
+	@$(BIN)/tapewick demo --no-open $(ARGS) & server=$$!; trap 'kill $$server 2>/dev/null' EXIT INT TERM; \
+	PATH="$$($(BIN)/python scripts/node.py):$$PATH" npm --prefix web run dev
+
+stop:
+	@$(PYTHON) scripts/stop.py
+
+logs:
+	@for file in logs/*.log; do [ -f "$$file" ] && { echo "== $$file"; tail -n 40 "$$file"; }; done; true
+
+clean: stop
+	rm -rf $(VENV) build logs web/node_modules src/tapewick/gateways/webapp .mypy_cache .ruff_cache .pytest_cache
+	rm -f src/tapewick/engine/*.so
+
+# Python packages: hash-checked, by uv where it can, else by pip.
+$(VENV)/.ready: requirements.lock scripts/install.py
+	@$(PYTHON) scripts/install.py $(VENV)
+
+# The native engine, or a line that says why the reference engine runs instead.
+native: $(VENV)/.ready
+	@$(BIN)/python scripts/build_native.py $(NATIVE_SOURCES)
+
+web: $(WEBAPP)
+
+$(WEBAPP): $(WEB_SOURCES) | $(VENV)/.ready
+	@$(BIN)/python scripts/build_web.py

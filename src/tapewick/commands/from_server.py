@@ -1,0 +1,45 @@
+"""Rows for the reading commands, from a running server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+from tapewick.client import Client, Page
+from tapewick.commands.reading import Chunk
+
+__all__ = ["ServerReader"]
+
+
+class ServerReader:
+    """``reading.Reader`` over REST."""
+
+    def __init__(self, url: str) -> None:
+        self._client = Client(url)
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._client.__aexit__(*exc)
+
+    async def candles(
+        self, instrument: str, tf: str, *, start: int | None, end: int | None, limit: int
+    ) -> AsyncIterator[Chunk]:
+        async for page in self._client.candles(instrument, tf, start=start, end=end, limit=limit):
+            yield _chunk(page)
+
+    async def trades(self, instrument: str, *, since: int | None, limit: int) -> AsyncIterator[Chunk]:
+        async for page in self._client.trades(instrument, since=since, limit=limit):
+            yield _chunk(page)
+
+    async def coverage(self, instrument: str) -> dict[str, Any]:
+        return await self._client.coverage(instrument)
+
+    async def instruments(self) -> list[str]:
+        return await self._client.instruments()
+
+
+def _chunk(page: Page) -> Chunk:
+    return b"".join(bytes(row) + b"\n" for row in page.rows), page.position

@@ -1,0 +1,165 @@
+"""Flags: every one shows the variable that sets it and its default, unknown ones get a suggestion."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tapewick.config import SETTINGS, Settings, closest, load, shown
+from tapewick.errors import ConfigError, UnknownTimeframe
+
+if TYPE_CHECKING:
+    from tapewick.timeframe import Timeframe
+
+__all__ = ["Parser", "common", "count", "flag", "moment", "option", "setting", "settings_of", "timeframe"]
+
+_BY_KEY = {setting.key: setting for setting in SETTINGS}
+_SETTING = "setting:"  # prefix of the destinations that hold settings
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse whose usage errors are ``ConfigError`` (one line, exit 2) with a suggestion."""
+
+    def __init__(self, prog: str, description: str, examples: Sequence[str] = ()) -> None:
+        epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples) if examples else None
+        super().__init__(
+            prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=_Help,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.add_argument("-h", "--help", action="help", help="show this help")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``ConfigError`` with ``message``, what was probably meant, and where help is."""
+        hint = ""
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            flags = [name for action in self._actions for name in action.option_strings]
+            hint = closest(found[1].partition("=")[0], flags)
+        elif found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            hint = closest(found[1], [word.strip(" '") for word in found[2].split(",")])
+        raise ConfigError(f"{message}{hint}; see {self.prog} -h")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help that fits 50 lines: wide, with short columns."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=120)
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
+        return super()._format_usage(usage, actions, groups, prefix or "usage: ")
+
+
+def setting(parser: Parser, key: str, name: str, *, metavar: str | None = None) -> None:
+    """Add flag ``name`` for the setting ``key``; type and limits are checked where settings load."""
+    declared = _BY_KEY[key]
+    words = declared.kind.split(" | ") if " | " in declared.kind else None
+    default = shown(declared, declared.default)
+    if isinstance(default, list):
+        default = ",".join(map(str, default))
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    parser.add_argument(
+        name,
+        dest=_SETTING + key,
+        metavar=metavar or ("|".join(words) if words else declared.name.upper()),
+        help=f"{declared.doc.rstrip('.')} [env: {declared.env}] [default: {'none' if default == '' else default}]",
+    )
+
+
+def option(
+    parser: Parser,
+    name: str,
+    doc: str,
+    *,
+    default: Any = None,
+    shown_default: str | None = None,
+    type: Callable[[str], Any] = str,
+    choices: Sequence[str] | None = None,
+    metavar: str | None = None,
+    nargs: str | None = None,
+) -> None:
+    """Add an argument of one command; the environment may set it too (``--tf``: ``TAPEWICK_TF``)."""
+    env = _env(name)
+    given = os.environ.get(env, default)
+    parser.add_argument(
+        name,
+        default=given.split(",") if nargs and isinstance(given, str) else given,
+        type=type,
+        choices=choices,
+        metavar=metavar,
+        nargs=nargs,
+        help=f"{doc} [env: {env}] [default: {shown_default or ('none' if default is None else default)}]",
+    )
+
+
+def flag(parser: Parser, name: str, doc: str) -> None:
+    """Add a switch that is off unless given or its variable is 1 or true."""
+    env = _env(name)
+    on = os.environ.get(env, "").lower() in ("1", "true", "yes", "on")
+    parser.add_argument(name, action="store_true", default=on, help=f"{doc} [env: {env}] [default: off]")
+
+
+def common(parser: Parser) -> None:
+    """The flags that every command takes."""
+    option(parser, "--config", "settings file to use instead", shown_default="./tapewick.toml", metavar="FILE")
+    flag(parser, "--no-config", "ignore settings files")
+    option(parser, "--env-file", "file of NAME=value lines", shown_default="./.env", metavar="FILE")
+    option(
+        parser,
+        "--color",
+        "when to colour",
+        default="auto",
+        choices=("auto", "always", "never"),
+        metavar="auto|always|never",
+    )
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings ``args`` lead to; from here on they decide which engine runs. Raises ``ConfigError``."""
+    flags = {key.removeprefix(_SETTING): value for key, value in vars(args).items() if key.startswith(_SETTING)}
+    loaded = load(flags, config=args.config, no_config=args.no_config, env_file=args.env_file)
+    if loaded.settings.engine.kind != "auto":
+        os.environ["TAPEWICK_ENGINE"] = loaded.settings.engine.kind  # read where tapewick.engine is imported
+    return loaded.settings
+
+
+def count(text: str) -> int:
+    """A whole number that is not negative."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def moment(text: str) -> int:
+    """UTC ns of a time written as ms since 1970 or as ISO 8601 (UTC unless it says otherwise)."""
+    if re.fullmatch(r"\d{1,15}", text):
+        return int(text) * 1_000_000
+    try:
+        time = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither ms since 1970 nor like 2024-08-09T00:00:00Z") from None
+    time = time if time.tzinfo else time.replace(tzinfo=dt.UTC)
+    since = time - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+
+
+def timeframe(text: str) -> Timeframe:
+    """The timeframe ``text`` names. Raises ``UnknownTimeframe`` with the nearest one."""
+    from tapewick.timeframe import NAMES, parse
+
+    try:
+        return parse(text)
+    except UnknownTimeframe as error:
+        raise UnknownTimeframe(f"{error}{closest(text, NAMES)}") from error
+
+
+def _env(name: str) -> str:
+    return "TAPEWICK_" + name.strip("-").replace("-", "_").upper()

@@ -1,0 +1,381 @@
+"""Every setting, declared once: its section, name, type, default and one line of meaning.
+
+From these declarations come the typed ``Settings``, the command line's flags and help, the
+environment's names and the reference page. Precedence, highest first: flag, environment
+``TAPEWICK_SECTION__NAME``, ``.env`` file, ``./tapewick.toml``, the user's configuration
+folder, default. Standard library only: help must print in under 80 ms, and importing
+msgspec alone costs more than that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from tapewick.errors import ConfigError
+
+__all__ = [
+    "SETTINGS",
+    "Binance",
+    "Bus",
+    "Data",
+    "Engine",
+    "Loaded",
+    "Log",
+    "Server",
+    "Setting",
+    "Settings",
+    "Sim",
+    "Store",
+    "closest",
+    "load",
+    "shown",
+]
+
+PREFIX = "TAPEWICK_"
+PROJECT_FILE = "tapewick.toml"
+SECRET = "secret"  # marks a setting whose value may carry credentials
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Data(NamedTuple):
+    """Where everything durable lies."""
+
+    dir: Annotated[str, "Folder that holds the tapes; one server at a time owns it."] = "./tapewick-data"
+
+
+class Server(NamedTuple):
+    """The one public port."""
+
+    host: Annotated[str, "Loopback address to listen on (there is no authentication yet)."] = "127.0.0.1"
+    port: Annotated[int, "TCP port of page, REST and WebSocket; 0 lets the system choose."] = 8080
+    allowed_origins: Annotated[tuple[str, ...], "Other web origins that may call the API, exact."] = ()
+
+
+class Engine(NamedTuple):
+    """How trades become candles."""
+
+    kind: Annotated[
+        Literal["auto", "native", "reference"], "Which engine runs; auto takes native where it was built."
+    ] = "auto"
+    lateness_ms: Annotated[int, "How long after its end a candle waits for late trades before it closes."] = 2000
+    final_grace_s: Annotated[int, "How long after its end a proven candle waits before it is final."] = 60
+    commit_interval_ms: Annotated[int, "Least time between two commits of a partition."] = 20
+    partitions: Annotated[int, "Groups the instruments hash to; the same on every bus."] = 16
+
+
+class Store(NamedTuple):
+    """What keeps the tapes."""
+
+    kind: Annotated[Literal["duckdb"], "Which store."] = "duckdb"
+    memory_limit: Annotated[str, "Most memory the store's buffers take."] = "256MB"
+
+
+class Bus(NamedTuple):
+    """What carries batches between roles."""
+
+    kind: Annotated[Literal["memory"], "Which bus."] = "memory"
+    max_bytes: Annotated[int, "Bytes that may wait per topic and subscriber."] = 33_554_432
+
+
+class Binance(NamedTuple):
+    """The live venue."""
+
+    rest_url: Annotated[str, "Address of the REST interface; empty: the venue's own.", SECRET, "BINANCE_BASE_URL"] = ""
+    ws_url: Annotated[str, "Address of the streams; empty: the venue's own.", SECRET, "BINANCE_WEBSOCKET_BASE_URL"] = ""
+    stream: Annotated[Literal["trade", "aggTrade"], "Raw trades, or the venue's aggregates."] = "trade"
+    symbols: Annotated[tuple[str, ...], "Symbols to collect when serve names no source."] = ("BTCUSDT", "ETHUSDT")
+
+
+class Sim(NamedTuple):
+    """The simulated venue of the demo."""
+
+    seed: Annotated[int, "Seed of the generated market; the same seed gives the same trades."] = 1
+    rate: Annotated[float, "Trades per second and symbol, on average."] = 20.0
+    symbols: Annotated[tuple[str, ...], "Simulated symbols."] = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+
+
+class Log(NamedTuple):
+    """What goes to stderr."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], "Least severity that is logged."] = "warning"
+    json: Annotated[bool, "Log JSON Lines instead of text."] = False
+
+
+class Settings(NamedTuple):
+    """All sections; immutable. ``settings._replace`` makes a changed copy."""
+
+    data: Data = Data()
+    server: Server = Server()
+    engine: Engine = Engine()
+    store: Store = Store()
+    bus: Bus = Bus()
+    binance: Binance = Binance()
+    sim: Sim = Sim()
+    log: Log = Log()
+
+
+class Setting(NamedTuple):
+    """One declaration. ``type`` is bool, int, float, str, ``tuple[str, ...]`` or a Literal; ``alias`` another
+    environment variable that sets it, known from older systems."""
+
+    section: str
+    name: str
+    type: Any
+    default: Any
+    doc: str
+    secret: bool
+    alias: str
+
+    @property
+    def key(self) -> str:
+        """As files and messages write it: ``server.port``."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def env(self) -> str:
+        """As the environment writes it: ``TAPEWICK_SERVER__PORT``."""
+        return f"{PREFIX}{self.section}__{self.name}".upper()
+
+    @property
+    def kind(self) -> str:
+        """The type for people: ``int``, ``list`` or the choices."""
+        if get_origin(self.type) is Literal:
+            return " | ".join(get_args(self.type))
+        return "list" if get_origin(self.type) is tuple else str(self.type.__name__)
+
+
+_SECTIONS: dict[str, Any] = Settings()._asdict()
+
+
+def _declared() -> Iterator[Setting]:
+    for section, start in _SECTIONS.items():
+        hints = get_type_hints(type(start), include_extras=True)
+        for name, default in zip(start._fields, start, strict=True):
+            kind, doc, *marks = get_args(hints[name])
+            alias = next((mark for mark in marks if mark != SECRET), "")
+            yield Setting(section, name, kind, default, doc, SECRET in marks, alias)
+
+
+SETTINGS: tuple[Setting, ...] = tuple(_declared())
+_BY_KEY = {setting.key: setting for setting in SETTINGS}
+_BY_ENV = {setting.env: setting for setting in SETTINGS}
+# Names without "__" are left to others (TAPEWICK_TESTDATA, the flags' own), but not these slips.
+_NEAR_MISSES = {setting.env.replace("__", "_"): setting.env for setting in SETTINGS}
+_NEAR_MISSES |= {f"{PREFIX}{name}": f"{PREFIX}SERVER__{name}" for name in ("HOST", "PORT")}
+_NEAR_MISSES[f"{PREFIX}DATA"] = f"{PREFIX}DATA__DIR"
+
+
+class Loaded(NamedTuple):
+    """Settings, and per key where each value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """`` (did you mean X?)`` for the nearest of ``words``, or nothing."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(words), 1, 0.6)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    config: str | None = None,
+    no_config: bool = False,
+    env_file: str | None = None,
+) -> Loaded:
+    """Settings from every origin, the highest precedence winning.
+
+    ``flags`` maps keys (``server.port``) to values; None values are absent. ``config`` replaces
+    both configuration files, ``no_config`` ignores them. Raises ``ConfigError`` naming the
+    origin for an unknown key, a malformed value or an unreadable file.
+    """
+    environ = os.environ if environ is None else environ
+    layers: list[tuple[str, Mapping[str, object]]] = []
+    if not no_config:
+        layers += [(str(path), _from_toml(path)) for path in _files(config, environ)]
+    if (dotenv := _dotenv(env_file)) is not None:
+        layers.append((str(dotenv), _from_environment(_parse_dotenv(dotenv), str(dotenv))))
+    layers.append(("environment", _from_environment(environ, "environment")))
+    layers.append(("flag", {key: value for key, value in (flags or {}).items() if value is not None}))
+    values: dict[str, object] = {setting.key: setting.default for setting in SETTINGS}
+    origins = dict.fromkeys(values, "default")
+    for origin, layer in layers:
+        for key, raw in layer.items():
+            values[key] = _convert(_BY_KEY[key], raw, origin)
+            origins[key] = origin
+    settings = _assemble(values)
+    _check(settings, origins)
+    return Loaded(settings, origins)
+
+
+def _assemble(values: Mapping[str, Any]) -> Settings:
+    sections = {
+        section: type(start)(**{name: values[f"{section}.{name}"] for name in start._fields})
+        for section, start in _SECTIONS.items()
+    }
+    return Settings(**sections)
+
+
+def _check(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Rules that types cannot say. Raises ``ConfigError``."""
+    if settings.server.host not in LOOPBACK:
+        raise ConfigError(
+            f"server.host {settings.server.host!r} ({origins['server.host']}) is not a loopback address and there is "
+            "no authentication yet: keep 127.0.0.1 and put an authenticating proxy in front"
+        )
+    bounds = {
+        "server.port": (0, 65535),
+        "engine.lateness_ms": (0, 3_600_000),
+        "engine.final_grace_s": (0, 86_400),
+        "engine.commit_interval_ms": (1, 60_000),
+        "engine.partitions": (1, 1024),
+        "bus.max_bytes": (65_536, 2**40),
+        "sim.rate": (0.001, 1e6),
+    }
+    for key, (low, high) in bounds.items():
+        section, name = key.split(".")
+        value = getattr(getattr(settings, section), name)
+        if not low <= value <= high:
+            raise ConfigError(f"{key} is {value} ({origins[key]}); it must lie between {low} and {high}")
+
+
+def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:
+    """Configuration files that exist, lowest precedence first."""
+    if config is not None:
+        return [Path(config)]
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "~"), ".config")
+    paths = (Path(home).expanduser() / "tapewick" / PROJECT_FILE, Path(PROJECT_FILE))
+    return [path for path in paths if path.is_file()]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def _from_toml(path: Path) -> dict[str, object]:
+    import tomllib
+
+    try:
+        document = tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    values: dict[str, object] = {}
+    for section, body in document.items():
+        if not isinstance(body, dict) or section not in Settings._fields:
+            raise ConfigError(f"{path}: unknown section [{section}]{closest(section, Settings._fields)}")
+        for name, value in body.items():
+            key = f"{section}.{name}"
+            if key not in _BY_KEY:
+                raise ConfigError(f"{path}: unknown key {key}{closest(key, _BY_KEY)}")
+            values[key] = value
+    return values
+
+
+def _from_environment(environ: Mapping[str, str], origin: str) -> dict[str, object]:
+    """Settings among ``TAPEWICK_*`` variables; ``NAME_FILE`` names a file that holds a secret."""
+    values: dict[str, object] = {}
+    for setting in SETTINGS:
+        if setting.alias in environ and setting.env not in environ:
+            values[setting.key] = environ[setting.alias]
+    for name, text in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        held = _BY_ENV.get(name.removesuffix("_FILE"))
+        if (named := _BY_ENV.get(name)) is not None:
+            values[named.key] = text
+        elif held is not None and held.secret and name.endswith("_FILE"):
+            values[held.key] = _read(Path(text)).strip()
+        elif "__" in name or name in _NEAR_MISSES:
+            hint = f" (did you mean {_NEAR_MISSES[name]}?)" if name in _NEAR_MISSES else closest(name, _BY_ENV)
+            raise ConfigError(f"{origin}: unknown setting {name}{hint}")
+    return values
+
+
+def _dotenv(env_file: str | None) -> Path | None:
+    if env_file is not None:
+        return Path(env_file)
+    return Path(".env") if Path(".env").is_file() else None
+
+
+def _parse_dotenv(path: Path) -> dict[str, str]:
+    """``NAME=value`` lines; comments, ``export`` and one pair of quotes are understood."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        text = line.strip().removeprefix("export ")
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{path}: line {number} is not NAME=value")
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        values[name.strip()] = value
+    return values
+
+
+def _convert(setting: Setting, raw: object, origin: str) -> object:
+    """``raw`` (text, or a TOML value) as the setting's type."""
+    try:
+        return _typed(setting.type, raw)
+    except ValueError as error:
+        raise ConfigError(f"{setting.key} ({origin}): {error}") from error
+
+
+def _typed(kind: Any, raw: object) -> object:
+    if get_origin(kind) is Literal:
+        if raw in (choices := get_args(kind)):
+            return raw
+        raise ValueError(f"{raw!r} is none of {', '.join(choices)}{closest(str(raw), choices)}")
+    if get_origin(kind) is tuple:
+        items = raw.split(",") if isinstance(raw, str) else raw
+        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
+            return tuple(item.strip() for item in items if item.strip())
+        raise ValueError(f"{raw!r} is not a list of texts")
+    if kind is bool:
+        return _boolean(raw)
+    return _scalar(kind, raw)
+
+
+def _boolean(raw: object) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in words:
+        return words[raw.lower()]
+    raise ValueError(f"{raw!r} is neither true nor false")
+
+
+def _scalar(kind: Any, raw: object) -> object:
+    accepted = (int, float) if kind is float else (kind,)
+    if isinstance(raw, str) and kind is not str:
+        try:
+            return kind(raw.replace("_", ""))
+        except ValueError:
+            raise ValueError(f"{raw!r} is not a number of type {kind.__name__}") from None
+    if isinstance(raw, bool) or not isinstance(raw, accepted):
+        raise ValueError(f"{raw!r} is not of type {kind.__name__}")
+    converted: object = kind(raw)
+    return converted
+
+
+def shown(setting: Setting, value: object) -> object:
+    """``value`` as output may show it: without the credentials a secret setting can carry."""
+    if not setting.secret or value == setting.default or not value:
+        return list(value) if isinstance(value, tuple) else value
+    scheme, separator, rest = str(value).partition("://")
+    if not separator:
+        return "***"
+    host = rest.partition("?")[0].rpartition("@")[2].partition("/")[0]
+    return f"{scheme}://***@{host}/***" if rest != host else str(value)

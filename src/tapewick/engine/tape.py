@@ -1,0 +1,307 @@
+"""The tapes of one engine: batches in, commit groups out. Pure: no I/O, no asyncio.
+
+``Engine`` holds one ``Tape`` per instrument. A tape brings each batch to the instrument's
+scales, lets the core dedupe, number and fold it, and turns what changed into a
+``TapeCommit``: rows, ledger, gaps and head of one instrument, written together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from tapewick.decimals import INT64_MAX
+from tapewick.engine import REJECTS, TapeCore
+from tapewick.model import (
+    I64,
+    NO_TIME,
+    CandleBatch,
+    Candles,
+    Gap,
+    Head,
+    Instrument,
+    Reason,
+    TapeCommit,
+    TapeState,
+    TradeBatch,
+    Wanted,
+)
+from tapewick.timeframe import SECOND
+
+__all__ = ["Engine", "Tape"]
+
+TOLERANCE = 5 * SECOND  # how far a trade may lie ahead of its source's clock
+
+
+class Tape:
+    """One instrument's tape in memory; a copy of the store's until a commit succeeds."""
+
+    def __init__(self, state: TapeState, *, lateness: int, grace: int, keep: int) -> None:
+        self.instrument = state.instrument
+        self.number, self.epoch, self.owner = state.number, state.epoch, state.owner
+        contiguous = state.instrument.id_kind == "contiguous"
+        self._core = TapeCore(state.number, lateness, grace, keep, contiguous)
+        self._core.restore(state.seq, state.pos, state.watermark, state.ranges, state.rows, state.newest)
+        self._gaps = {(gap.left_id, gap.right_id): gap for gap in state.gaps if gap.state != "closed"}
+        self._cause = "restart" if len(state.ranges) else "stream"
+        self._batches: list[TradeBatch] = []
+        self._asked_keys: set[tuple[int, int]] = set()
+        self._asked_windows: set[tuple[int, int]] = set()
+
+    @property
+    def head(self) -> Head:
+        """Where the tape stands, uncommitted work included."""
+        core = self._core
+        return Head(
+            instrument=self.instrument.id, epoch=self.epoch, seq=core.seq, pos=core.pos, watermark=core.watermark
+        )
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self._core.pending)
+
+    @property
+    def open_gaps(self) -> int:
+        """How many holes the tape has now."""
+        return len(self._gaps)
+
+    def wanted(self) -> Wanted | None:
+        """The id ranges to ask the venue for, oldest first; None when nothing is missing."""
+        if not self._gaps:
+            return None
+        holes = tuple((left + 1, right - 1) for left, right in sorted(self._gaps))
+        return Wanted(instrument=self.instrument.id, ranges=holes)
+
+    def disconnected(self) -> None:
+        """The source lost its connection: a hole found next is its doing."""
+        if self._cause == "stream":
+            self._cause = "reconnect"
+
+    def ingest(self, batch: TradeBatch, latest: int, rejects: Counter[str]) -> int:
+        """Take in new trades; returns how many were new and counts the others by reason."""
+        batch = self._scaled(batch, rejects)
+        watermark = self._core.watermark
+        covers = None if batch.covers is None else np.array(batch.covers, np.int64).reshape(-1, 2)
+        accepted, counts = self._core.ingest(
+            batch.trade_id,
+            batch.first_id,
+            batch.count,
+            batch.ts_event,
+            batch.price,
+            batch.size,
+            batch.side,
+            covers,
+            latest,
+            batch.clock,
+            Reason.REPAIR if batch.late else Reason.LATE,
+            self.instrument.venue == "chainlink",
+        )
+        for reason, count in zip(REJECTS, counts.tolist(), strict=True):
+            if count:
+                rejects[reason] += count
+        new = len(accepted)
+        if new:
+            kept = batch if new == len(batch) else batch.select(accepted)
+            last = self._core.seq
+            late = batch.late or int(kept.ts_event.max()) < watermark
+            seq = np.arange(last - new + 1, last + 1, dtype=np.int64)
+            self._batches.append(replace(kept, seq=seq, epoch=self.epoch, late=late, covers=None))
+        return new
+
+    def _scaled(self, batch: TradeBatch, rejects: Counter[str]) -> TradeBatch:
+        """The batch at the tape's scales; records that would overflow are counted out."""
+        own = self.instrument
+        if not len(batch) or (batch.price_scale, batch.size_scale) == (own.price_scale, own.size_scale):
+            return batch
+        price_factor = 10 ** (own.price_scale - batch.price_scale)
+        size_factor = 10 ** (own.size_scale - batch.size_scale)
+        fits = (np.abs(batch.price) <= INT64_MAX // price_factor) & (np.abs(batch.size) <= INT64_MAX // size_factor)
+        if not fits.all():
+            rejects["overflow"] += int((~fits).sum())
+            batch = batch.select(np.flatnonzero(fits))
+        return replace(
+            batch,
+            price=batch.price * price_factor,
+            size=batch.size * size_factor,
+            price_scale=own.price_scale,
+            size_scale=own.size_scale,
+        )
+
+    def widened(self, batch: TradeBatch) -> tuple[int, int] | None:
+        """The scales the tape must take before ``batch`` can be ingested, None if it fits."""
+        own = self.instrument
+        if not len(batch) or (batch.price_scale <= own.price_scale and batch.size_scale <= own.size_scale):
+            return None
+        return max(batch.price_scale, own.price_scale), max(batch.size_scale, own.size_scale)
+
+    def rescale(self, instrument: Instrument) -> None:
+        """Adopt wider scales; nothing may be pending."""
+        own = self.instrument
+        self._core.rescale(
+            10 ** (instrument.price_scale - own.price_scale), 10 ** (instrument.size_scale - own.size_scale)
+        )
+        self.instrument = instrument
+
+    def missing(self) -> tuple[I64, I64] | None:
+        """Stored rows to ``load`` before ``take``: keys (k, 2) and windows (j, 2); None if none.
+
+        What was asked once is not asked again before the next ``take``: the store has no such row.
+        """
+        keys, windows = self._core.missing()
+        if not len(keys) and not len(windows):
+            return None
+        new_keys = [k for k in map(tuple, keys.tolist()) if k not in self._asked_keys]
+        new_windows = [w for w in map(tuple, windows.tolist()) if w not in self._asked_windows]
+        if not new_keys and not new_windows:
+            return None
+        self._asked_keys.update(new_keys)
+        self._asked_windows.update(new_windows)
+        return np.array(new_keys, np.int64).reshape(-1, 2), np.array(new_windows, np.int64).reshape(-1, 2)
+
+    def load(self, rows: Candles) -> None:
+        """Bring in what the store had for ``missing``."""
+        self._core.load(rows)
+
+    def take(self) -> TapeCommit:
+        """Everything changed since the last ``take``, as one commit."""
+        expected = self._core.pos
+        taken = self._core.take()
+        gaps = self._update_gaps() if taken.holes_changed else ()
+        batches, self._batches = self._batches, []
+        if batches:
+            self._cause = "stream"
+        self._asked_keys.clear()
+        self._asked_windows.clear()
+        return TapeCommit(
+            number=self.number,
+            instrument=self.instrument.id,
+            owner=self.owner,
+            expected_pos=expected,
+            head=self.head,
+            trades=batches,
+            rows=taken.rows,
+            ranges_put=taken.ranges_put,
+            ranges_gone=taken.ranges_gone,
+            gaps=gaps,
+        )
+
+    def _update_gaps(self) -> tuple[Gap, ...]:
+        """Compare the ledger's holes with the known gaps; the gaps that opened or closed."""
+        ranges = self._core.ranges().tolist()
+        holes = {
+            (low[1], high[0]): (low[3], high[2])
+            for low, high in zip(ranges, ranges[1:], strict=False)
+        }  # fmt: skip
+        closed = [_closed(gap) for key, gap in self._gaps.items() if key not in holes]
+        opened = []
+        for (left, right), (left_ts, right_ts) in holes.items():
+            if (left, right) in self._gaps:
+                continue
+            parent = next((g for g in closed if g.left_id <= left and right <= g.right_id), None)
+            gap = Gap(
+                instrument=self.instrument.id,
+                left_id=left,
+                right_id=right,
+                left_ts=left_ts,
+                right_ts=right_ts,
+                reason=parent.reason if parent else self._cause,
+                attempts=parent.attempts if parent else 0,
+            )
+            self._gaps[left, right] = gap
+            opened.append(gap)
+        for gap in closed:
+            del self._gaps[gap.left_id, gap.right_id]
+        return (*closed, *opened)
+
+    def live(self) -> CandleBatch | None:
+        """The open candles of all timeframes as of now: the provisional lane."""
+        rows = self._core.live()
+        if not len(rows):
+            return None
+        own = self.instrument
+        return CandleBatch(
+            instrument=own.id,
+            rows=rows,
+            price_scale=own.price_scale,
+            size_scale=own.size_scale,
+            provisional=True,
+            epoch=self.epoch,
+        )
+
+
+def _closed(gap: Gap) -> Gap:
+    """The gap, closed."""
+    return Gap(
+        instrument=gap.instrument,
+        left_id=gap.left_id,
+        right_id=gap.right_id,
+        left_ts=gap.left_ts,
+        right_ts=gap.right_ts,
+        reason=gap.reason,
+        state="closed",
+        attempts=gap.attempts,
+    )
+
+
+class Engine:
+    """All tapes of one engine process.
+
+    Times in ns: ``lateness`` how far watermarks stay behind, ``grace`` from a candle's end to
+    final, ``keep`` how long settled candles stay in memory.
+    """
+
+    def __init__(self, *, lateness: int = 2 * SECOND, grace: int = 60 * SECOND, keep: int = 600 * SECOND) -> None:
+        self._lateness, self._grace, self._keep = lateness, grace, keep
+        self.tapes: dict[str, Tape] = {}
+        self.rejects: Counter[str] = Counter()
+        self.pending_bytes = 0
+        self._touched: set[str] = set()
+
+    def add(self, states: Iterable[TapeState]) -> None:
+        """Own these tapes from what the store holds."""
+        for state in states:
+            self.tapes[state.instrument.id] = Tape(
+                state, lateness=self._lateness, grace=self._grace, keep=self._keep
+            )  # fmt: skip
+            self._touched.add(state.instrument.id)
+
+    def ingest(self, batch: TradeBatch, now: int) -> int:
+        """Take in a batch; returns the number of new trades. ``now`` (ns) is the wall clock.
+
+        A batch of an instrument that was never announced is counted as ``unknown_instrument``.
+        """
+        tape = self.tapes.get(batch.instrument)
+        if tape is None:
+            self.rejects["unknown_instrument"] += len(batch)
+            return 0
+        new = tape.ingest(batch, (batch.clock or now) + TOLERANCE, self.rejects)
+        self._touched.add(batch.instrument)
+        self.pending_bytes += new * 61
+        return new
+
+    def missing(self) -> list[tuple[Tape, I64, I64]]:
+        """Stored rows each tape needs before ``take``."""
+        found = ((tape, tape.missing()) for tape in map(self.tapes.__getitem__, self._touched))
+        return [(tape, *need) for tape, need in found if need is not None]
+
+    def take(self) -> list[TapeCommit]:
+        """One commit group: every touched tape that has something to write."""
+        group = [tape.take() for tape in map(self.tapes.__getitem__, sorted(self._touched)) if tape.pending]
+        self._touched.clear()
+        self.pending_bytes = 0
+        return group
+
+    def drop(self, instruments: Iterable[str]) -> None:
+        """Give tapes up: another engine owns them."""
+        for instrument in instruments:
+            self.tapes.pop(instrument, None)
+            self._touched.discard(instrument)
+
+    @property
+    def newest(self) -> int:
+        """The highest watermark (ns), ``NO_TIME`` without tapes."""
+        return max((tape.head.watermark for tape in self.tapes.values()), default=NO_TIME)

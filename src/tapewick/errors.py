@@ -1,0 +1,171 @@
+"""Every error tapewick raises, as one tree.
+
+    TapewickError
+    ├── ConfigError            a setting is unknown, malformed or contradictory    exit 2
+    │   └── MissingExtra       an optional driver is not installed                 exit 2
+    ├── ModelError             a value cannot be a trade, candle or instrument     exit 2
+    │   ├── UnknownTimeframe   not one of the 18 timeframes or their aliases       exit 2
+    │   ├── BadDecimal         text that is no exact decimal, or does not fit      exit 2
+    │   └── WireError          bytes that are no tapewick message                  exit 1
+    ├── SourceError            a venue, file or chain cannot be read               exit 3
+    │   ├── Disconnected       the connection ended; the reader reconnects
+    │   ├── BadPayload         a frame or file that cannot be decoded
+    │   └── VenueRefused       the venue answered with an error (429, 451, …)
+    ├── BusError               a message bus failed                                exit 1
+    ├── StoreError             a store failed                                      exit 1
+    │   ├── StoreBusy          another process owns the data folder                exit 1
+    │   ├── StoreDamaged       the database file cannot be read                    exit 4
+    │   └── Fenced             another engine took the partition over
+    └── ApiError               a request that cannot be served; carries a status
+        ├── BadRequest         400, names the field and the remedy
+        └── NotFound           404, names what is missing
+
+Each message says what happened and what to do next. The command line prints it on one
+line and exits with ``exit_code``; HTTP gateways turn ``ApiError`` and ``ModelError``
+into problem bodies.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ApiError",
+    "BadDecimal",
+    "BadPayload",
+    "BadRequest",
+    "BusError",
+    "ConfigError",
+    "Disconnected",
+    "Fenced",
+    "MissingExtra",
+    "ModelError",
+    "NotFound",
+    "SourceError",
+    "StoreBusy",
+    "StoreDamaged",
+    "StoreError",
+    "TapewickError",
+    "UnknownTimeframe",
+    "VenueRefused",
+    "WireError",
+]
+
+
+class TapewickError(Exception):
+    """Base of all errors raised by tapewick."""
+
+    exit_code = 1
+
+
+class ConfigError(TapewickError):
+    """A setting is unknown, malformed or contradictory."""
+
+    exit_code = 2
+
+
+class MissingExtra(ConfigError):
+    """An optional driver is not installed; the message holds the install command."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'tapewick[{extra}]'")
+        self.extra = extra
+
+
+class ModelError(TapewickError):
+    """A value cannot be a trade, candle or instrument."""
+
+    exit_code = 2
+
+
+class UnknownTimeframe(ModelError):
+    """Not one of the 18 timeframes or their aliases."""
+
+
+class BadDecimal(ModelError):
+    """Text that is no exact decimal number, or one that does not fit its scale."""
+
+
+class WireError(ModelError):
+    """Bytes that are no tapewick message."""
+
+    exit_code = 1
+
+
+class SourceError(TapewickError):
+    """A venue, file or chain cannot be read."""
+
+    exit_code = 3
+
+
+class Disconnected(SourceError):
+    """The connection ended; readers reconnect with jittered back-off."""
+
+
+class BadPayload(SourceError):
+    """A frame or file that cannot be decoded."""
+
+    exit_code = 2
+
+
+class VenueRefused(SourceError):
+    """The venue answered with an error status.
+
+    ``retry_after`` is seconds to wait before asking again, where the venue said so.
+    """
+
+    def __init__(self, message: str, *, status: int, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class BusError(TapewickError):
+    """A message bus failed."""
+
+
+class StoreError(TapewickError):
+    """A store failed."""
+
+
+class StoreBusy(StoreError):
+    """Another process owns the data folder."""
+
+
+class StoreDamaged(StoreError):
+    """The database file cannot be read; ``tapewick doctor`` is the way on."""
+
+    exit_code = 4
+
+
+class Fenced(StoreError):
+    """Another engine took these instruments over; nothing was written for them.
+
+    ``instruments`` names them.
+    """
+
+    def __init__(self, instruments: frozenset[str]) -> None:
+        super().__init__(f"another engine owns {', '.join(sorted(instruments))}")
+        self.instruments = instruments
+
+
+class ApiError(TapewickError):
+    """A request that cannot be served; ``status`` is the HTTP status it becomes."""
+
+    status = 500
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class BadRequest(ApiError):
+    """400: names the field and the remedy."""
+
+    status = 400
+    exit_code = 2
+
+
+class NotFound(ApiError):
+    """404: names what is missing."""
+
+    status = 404
+    exit_code = 2

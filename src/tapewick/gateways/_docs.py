@@ -1,0 +1,96 @@
+"""``/docs``: the OpenAPI document as one plain page. No script, no network, nothing to install."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+__all__ = ["STYLE", "render"]
+
+STYLE = b"""
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+section { border-top: 1px solid #8884; padding: 1rem 0; }
+h2 code { font-size: 1.1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8883; }
+code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
+pre { background: #8882; padding: .6rem; overflow-x: auto; }
+"""
+
+INTRO = """
+<p>JSON over HTTP at <code>/v1</code>, live data over WebSocket at <code>/v1/ws</code>.
+Times are integers of UTC milliseconds; questions may also use ISO 8601, and <code>times=ns</code> makes answers print
+decimal strings of ns.
+Prices and sizes are exact decimal strings. Every answer prints its <code>position</code>: pass it as
+<code>since</code> to go on from there. Errors are <code>application/problem+json</code> and name their field.
+Machine-readable: <a href="/schema/openapi.json">/schema/openapi.json</a>.</p>
+<h2 id="ws">WebSocket</h2>
+<pre>&rarr; {"op":"subscribe","id":1,"channels":[{"ch":"candle@binance:BTCUSDT@1m","snapshot":100},
+                                       {"ch":"trade@binance:BTCUSDT","since":"EPOCH:48211"}]}
+&larr; welcome, subscribed, snapshot, event (durable, with pos), update (the open candle, provisional),
+  gap, notice, pong, unsubscribed, error
+&rarr; {"op":"unsubscribe","channels":[{"ch":"trade@binance:BTCUSDT"}]}   {"op":"ping"}   {"op":"list"}</pre>
+"""
+
+
+def _type(schema: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
+    """A schema in a few words."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "enum" in schema:
+        return " | ".join(str(value) for value in schema["enum"])
+    for key in ("oneOf", "anyOf"):
+        if key in schema:
+            return " | ".join(_type(one, shapes) for one in schema[key])
+    if schema.get("type") == "array":
+        return f"[{_type(schema.get('items', {}), shapes)}, …]"
+    kind = schema.get("type", "any")
+    return " | ".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def _parameters(operation: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterator[str]:
+    for one in operation.get("parameters", ()):
+        schema = one.get("schema", {})
+        bounds = [f"{word} {schema[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
+        default = f"default {schema['default']}" if schema.get("default") is not None else ""
+        facts = ", ".join(filter(None, ["required" if one.get("required") else "", default, *bounds]))
+        cells = (f"<code>{escape(one['name'])}</code>", escape(_type(schema, shapes)), escape(facts))
+        yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*cells, escape(one.get('description', ''))))}</tr>"
+
+
+def _fields(name: str, shape: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(field)}</code></td><td>{escape(_type(schema, shapes))}</td></tr>"
+        for field, schema in shape.get("properties", {}).items()
+    )
+    return f"<section id={escape(name)}><h2><code>{escape(name)}</code></h2><table>{rows}</table></section>"
+
+
+def render(document: Mapping[str, Any]) -> bytes:
+    """The page for an OpenAPI 3.1 document."""
+    shapes = document.get("components", {}).get("schemas", {})
+    parts = []
+    for path, item in document.get("paths", {}).items():
+        for method, operation in item.items():
+            if not isinstance(operation, Mapping):
+                continue
+            good = operation.get("responses", {}).get("200", {}).get("content", {})
+            answer = next((_type(media.get("schema", {}), shapes) for media in good.values()), "")
+            table = "".join(_parameters(operation, shapes))
+            summary, text = escape(operation.get("summary", "")), escape(operation.get("description") or "")
+            parts.append(
+                f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
+                f"<p><b>{summary}.</b> {text}</p>"
+                + (f"<table>{table}</table>" if table else "")
+                + (f'<p>Answers <a href="#{escape(answer)}"><code>{escape(answer)}</code></a></p>' if answer else "")
+                + "</section>"
+            )
+    title = escape(f"{document['info']['title']} {document['info']['version']}")
+    page = (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        f'<link rel=stylesheet href="/docs/style.css"><body><h1>{title}</h1>{INTRO}{"".join(parts)}'
+        + "".join(_fields(name, shape, shapes) for name, shape in shapes.items())
+    )
+    return page.encode()

@@ -1,0 +1,130 @@
+"""The shapes of REST answers, for the OpenAPI document only: bodies are written by the encoder.
+
+``Time`` is an integer of ms, or with ``times=ns`` a decimal string of ns. Decimals are plain
+strings. Ids are integers, or strings where an instrument's ``id_kind`` is ``unique``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+__all__ = ["CandlesAnswer", "CoverageAnswer", "InstrumentsAnswer", "Ticker", "TradesAnswer"]
+
+Time: TypeAlias = int | str
+Id: TypeAlias = int | str
+
+
+class InstrumentRow(msgspec.Struct):
+    id: str
+    venue: str
+    symbol: str
+    base: str
+    quote: str
+    price_scale: int
+    size_scale: int
+    status: str
+    id_kind: Literal["contiguous", "unique"]
+    granularity: Literal["raw", "agg"]
+    simulated: bool
+
+
+class InstrumentsAnswer(msgspec.Struct):
+    instruments: list[InstrumentRow]
+
+
+class TradeRow(msgspec.Struct):
+    instrument: str
+    seq: int
+    trade_id: Id
+    ts_event: Time
+    ts_recv: Time
+    price: str
+    size: str
+    side: Literal["buy", "sell", "unknown"]
+    first_id: Id | msgspec.UnsetType = msgspec.UNSET
+    count: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class TradesAnswer(msgspec.Struct):
+    trades: list[TradeRow]
+    position: str
+    data_age_ms: int | None
+    next: str | None
+
+
+class CandleRow(msgspec.Struct):
+    instrument: str
+    tf: str
+    open_time: Time
+    open: str | None
+    high: str | None
+    low: str | None
+    close: str | None
+    volume: str
+    quote_volume: str
+    taker_buy_volume: str
+    taker_buy_quote_volume: str
+    trades: int
+    first_id: Id
+    last_id: Id
+    vwap: str | None
+    state: Literal["open", "closed", "final"]
+    rev: int
+    complete: bool | None
+    last_seq: int
+    pos: int
+    origin: Literal["tape", "import"]
+    filled: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class CandlesAnswer(msgspec.Struct):
+    candles: list[CandleRow]
+    position: str
+    data_age_ms: int | None
+    complete: bool | None
+    next: str | None
+    indicators: dict[str, list[str | None]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Ticker(msgspec.Struct):
+    instrument: str
+    last: str | None
+    change_24h: str | None
+    change_pct_24h: str | None
+    open_24h: str | None
+    high_24h: str | None
+    low_24h: str | None
+    volume_24h: str | None
+    quote_volume_24h: str | None
+    trades_24h: int
+    vwap_24h: str | None
+    session_high: str | None
+    session_low: str | None
+    session_vwap: str | None
+    sma10: str | None
+    ema20: str | None
+    ts: int | None
+    position: str
+    data_age_ms: int | None
+
+
+class GapRow(msgspec.Struct):
+    left_id: int
+    right_id: int
+    left_ts: int
+    right_ts: int
+    state: str
+    reason: str
+    attempts: int
+
+
+class CoverageAnswer(msgspec.Struct):
+    instrument: str
+    id_kind: Literal["contiguous", "unique"]
+    trades: int
+    ranges: list[tuple[int, int]]
+    gaps: list[GapRow]
+    complete: bool | None
+    position: str

@@ -1,0 +1,213 @@
+"""The one public port: REST, documents, the web page, metrics, and WebSocket upgrades.
+
+Litestar on uvicorn inside our own loop; upgrades leave uvicorn for picows (``_bridge.py``). The
+listening socket is ours, so that the port is known, its errors are explained, and stalled
+readers are not fed megabytes of old prices by the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Self
+
+import uvicorn
+from litestar import Litestar, Response, get
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from tapewick import metrics
+from tapewick.errors import ConfigError
+from tapewick.gateways import _docs, _problem, rest, static, stream
+from tapewick.gateways._bridge import Bridge, HttpProtocol
+from tapewick.hub import Hub
+from tapewick.market import Market
+from tapewick.outbox import Limits
+
+__all__ = ["HttpGateway"]
+
+NOTSENT_LOWAT = 16_384  # bytes the kernel takes ahead of the wire; without it up to 4 MB of stale prices
+SECURITY = [
+    # The chart library styles its attribution logo with an inline <style>; scripts come from files only.
+    (
+        "content-security-policy",
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process decides when to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class HttpGateway:
+    """Serves ``market`` on one port while its context is open.
+
+    ``port`` 0 lets the system choose: ``url`` tells. ``readiness`` returns why the process is not
+    ready, None while it is. ``allowed_origins``: other web origins that may call the API. ``drain``:
+    seconds clients have to take what is queued when the gateway stops. Raises ``ConfigError``.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        title: str = "tapewick",
+        allowed_origins: Collection[str] = (),
+        readiness: Callable[[], str | None] = lambda: None,
+        limits: Limits | None = None,
+        drain: float = 5.0,
+        webapp: Path = static.WEBAPP,
+    ) -> None:
+        self._market, self._host, self._port, self._title = market, host, port, title
+        self._origins, self._readiness, self._drain = tuple(allowed_origins), readiness, drain
+        self._limits = limits or Limits()
+        self._webapp = webapp
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        listener = _listener(self._host, self._port)
+        port = listener.getsockname()[1]
+        shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
+        self.url = f"http://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}"
+        hub = Hub(self._market, self._limits)
+        door = stream.door(self._market, hub, self._origins)
+        config = uvicorn.Config(
+            self._application(),
+            http=HttpProtocol,
+            ws=partial(Bridge, door, self._limits.frame_bytes, self._drain),  # type: ignore[arg-type]
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            headers=SECURITY,
+            timeout_graceful_shutdown=max(1, round(self._drain)),
+        )
+        server = self._server = _Server(config)
+        self._serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+        listening = asyncio.create_task(server.listening.wait())
+        try:
+            await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            listening.cancel()
+        if self._serving.done():
+            self._serving.result()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stop accepting, tell WebSocket clients (1001), let answers finish within ``drain``."""
+        assert self._server is not None and self._serving is not None
+        self._server.should_exit = True
+        await self._serving
+        for connection in list(self._server.server_state.connections):
+            if isinstance(connection, HttpProtocol):
+                connection.transport.abort()
+
+    def _application(self) -> Litestar:
+        app = Litestar(
+            [rest.router(), *self._own_routes(), *static.handlers(self._webapp)],
+            exception_handlers=_problem.HANDLERS,
+            openapi_config=OpenAPIConfig(
+                title=self._title, version=_version(), path="/schema", render_plugins=[JsonRenderPlugin()]
+            ),
+            cors_config=_cors(self._origins),
+            logging_config=None,
+            state=State({"market": self._market}),
+        )
+        app.state.docs = _docs.render(app.openapi_schema.to_schema())
+        return app
+
+    def _own_routes(self) -> list[HTTPRouteHandler]:
+        """Health, metrics and documents."""
+
+        @get("/health/live", summary="Whether the process runs", tags=["operation"])
+        async def live() -> Response[bytes]:
+            return rest.answer(b'{"status":"ok"}')
+
+        @get("/health/ready", summary="Whether it can serve; 503 names the cause", tags=["operation"])
+        async def ready() -> Response[bytes]:
+            cause = self._readiness() or self._market.trouble
+            if cause is None:
+                return rest.answer(b'{"status":"ready"}')
+            return rest.answer(_problem.body(503, cause), 503, _problem.MEDIA_TYPE)
+
+        @get("/metrics", summary="Prometheus metrics", tags=["operation"])
+        async def prometheus() -> Response[bytes]:
+            return rest.answer(metrics.render(), media_type=metrics.CONTENT_TYPE)
+
+        @get("/docs", include_in_schema=False)
+        async def docs(state: State) -> Response[bytes]:
+            return rest.answer(state.docs, media_type="text/html")
+
+        @get("/docs/style.css", include_in_schema=False)
+        async def style() -> Response[bytes]:
+            return rest.answer(_docs.STYLE, media_type="text/css")
+
+        return [live, ready, prometheus, docs, style]
+
+
+def _version() -> str:
+    try:
+        return version("tapewick")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def _cors(origins: Collection[str]) -> CORSConfig | None:
+    if not origins:
+        return None
+    return CORSConfig(allow_origins=list(origins), allow_methods=["GET"], allow_credentials=False)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises ``ConfigError`` with the remedy when that fails."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, OverflowError) as error:
+        raise ConfigError(f"cannot listen on host {host!r}, port {port}: {error}") from None
+    family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port {port} is in use: tapewick serve --port 0, or stop the other server") from None
+        if error.errno == errno.EACCES:
+            raise ConfigError(f"port {port} needs privileges: choose one from 1024 on with --port") from None
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,388 @@
+"""All a gateway sees: stored history and live data as one stream.
+
+``Market`` answers history from the store, completed by the open candles the engine
+announces, and ``watch`` goes from history to live without hole or duplicate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+
+from tapewick.channel import HELD_BYTES, Batch, Channel, Listener, Page, Seam, span
+from tapewick.clock import Clock
+from tapewick.engine import encode_candles, encode_trades, indicators
+from tapewick.engine.candles import fill as filled
+from tapewick.engine.candles import fold
+from tapewick.errors import BadRequest, NotFound
+from tapewick.live import Feed, Live
+from tapewick.model import (
+    NO_TIME,
+    CandleBatch,
+    Candles,
+    Head,
+    Health,
+    Instrument,
+    TapeState,
+    TradeBatch,
+    empty_candles,
+)
+from tapewick.protocols import Bus, Store
+from tapewick.timeframe import BY_INDEX, Timeframe, bucket, bucket_end
+
+__all__ = ["CandleAnswer", "Fill", "Market", "Window"]
+
+TOPICS = ("tape", "candles", "head", "instruments", "health")
+PAGE = 1000  # records a resume reads at once
+MOST_TRADES = 500_000  # trades one answer may fold into 1s candles
+FAR = 2**62
+
+Fill = Literal["prev", "null"]
+"""How to show empty buckets: with the close before, or without prices."""
+
+
+class Window(NamedTuple):
+    """Which rows: ``start`` ≤ open_time < ``end`` (ns); of those the first ``limit`` or, with
+    ``newest``, the last; ``limit`` 0 = all."""
+
+    start: int | None = None
+    end: int | None = None
+    limit: int = 500
+    newest: bool = False
+
+    def cut(self, rows: Candles) -> Candles:
+        """At most ``limit`` of ``rows``, from the wanted end."""
+        if not self.limit:
+            return rows
+        return rows[-self.limit :] if self.newest else rows[: self.limit]
+
+
+class CandleAnswer(NamedTuple):
+    """Rows of one frame, ascending, and the head they were read at."""
+
+    batch: CandleBatch
+    head: Head
+
+
+class Market:
+    """History from ``store``, live data from ``bus``; ``clock`` tells how old data is."""
+
+    def __init__(self, bus: Bus, store: Store, clock: Clock) -> None:
+        self._bus, self._store, self._clock = bus, store, clock
+        self._live = Live(store)
+        self._pump: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        deliveries = self._bus.subscribe(TOPICS)
+        for instrument in await self._store.instruments():
+            self._live.know(instrument)
+        self._pump = asyncio.create_task(self._live.run(deliveries), name="market")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._pump is not None
+        self._pump.cancel()
+        await self._live.stop()
+        outcome = (await asyncio.gather(self._pump, return_exceptions=True))[0]
+        if isinstance(outcome, Exception) and exc[0] is None:
+            raise outcome
+
+    @property
+    def health(self) -> dict[str, Health]:
+        """The last word of each source about its connection."""
+        return self._live.health
+
+    @property
+    def trouble(self) -> str | None:
+        """Why live data no longer flows; None while it does."""
+        if self._pump is None or not self._pump.done():
+            return None
+        return "the live feed has ended; restart the gateway"
+
+    # -- instruments ---------------------------------------------------------------------------
+
+    async def instruments(self) -> list[Instrument]:
+        """Every instrument with a tape, by id."""
+        for instrument in await self._store.instruments():
+            self._live.know(instrument)
+        return sorted((feed.instrument for feed in self._live.feeds.values()), key=lambda i: i.id)
+
+    async def instrument(self, id: str) -> Instrument:
+        """The instrument ``id``. Raises ``NotFound``, naming the known ones when they are few."""
+        return (await self._feed(id)).instrument
+
+    async def _feed(self, id: str) -> Feed:
+        if id not in self._live.feeds:
+            known = [instrument.id for instrument in await self.instruments()]
+            if id not in self._live.feeds:
+                hint = f"known: {' '.join(known)}" if 0 < len(known) <= 20 else "GET /v1/instruments lists them"
+                raise NotFound(f"no instrument {id[:80]!r}; {hint}", field="instrument")
+        return self._live.feeds[id]
+
+    async def head(self, id: str) -> Head:
+        """How far the tape of ``id`` is committed."""
+        await self._feed(id)
+        return await self._store.head(id)
+
+    async def coverage(self, id: str) -> TapeState:
+        """Id ranges the tape holds completely, gaps and head."""
+        await self._feed(id)
+        return await self._store.coverage(id)
+
+    def now(self) -> int:
+        """The clock's time in ns."""
+        return self._clock.now()
+
+    def data_age_ms(self, id: str) -> int | None:
+        """Milliseconds from the newest trade seen to now; None if none was seen."""
+        feed = self._live.feeds.get(id)
+        if feed is None or feed.newest == NO_TIME:
+            return None
+        return max(0, self._clock.now() - feed.newest) // 1_000_000
+
+    # -- history -------------------------------------------------------------------------------
+
+    async def trades(
+        self,
+        id: str,
+        *,
+        since: int | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = 500,
+        newest: bool = False,
+    ) -> tuple[TradeBatch, Head]:
+        """Committed trades ascending by ``seq``, as ``Store.trades``. Raises ``NotFound``."""
+        feed = await self._feed(id)
+        batch, head = await self._store.trades(id, since=since, start=start, end=end, limit=limit, newest=newest)
+        if len(batch):
+            feed.saw(int(batch.ts_event.max()))
+        return batch, head
+
+    async def candles(self, id: str, tf: Timeframe, window: Window, *, fill: Fill | None = None) -> CandleAnswer:
+        """Candles of ``window``, the open one as of now included; ``1s`` is folded from trades.
+
+        ``fill``: make rows for empty buckets too. Raises ``NotFound``, ``BadRequest``.
+        """
+        feed = await self._feed(id)
+        if tf.index == 0:
+            rows, head = await self._seconds(feed, window)
+        else:
+            rows, head = await self._store.candles(id, tf.index, **window._asdict())
+        rows = _with_open(rows, feed.open_row(tf.index), window)
+        if fill is not None:
+            rows = await self._filled(feed, tf, rows, window, fill, head)
+        if len(rows):
+            feed.saw(int(rows["last_ts"].max()))
+        return CandleAnswer(feed.batch(rows, head), head)
+
+    async def changes(self, id: str, tf: Timeframe, since_pos: int, limit: int = 0) -> tuple[CandleAnswer, bool]:
+        """Stored rows of one frame that changed after ``since_pos``, in their latest version, by ``pos``.
+
+        A commit's rows share one ``pos`` and are never cut apart, even if that exceeds ``limit``.
+        The second value tells whether there are more. ``1s`` rows are not stored: none.
+        """
+        feed = await self._feed(id)
+        if tf.index == 0:
+            head = await self._store.head(id)
+            return CandleAnswer(feed.batch(empty_candles(), head), head), False
+        rows, head = await self._store.candles(id, tf.index, since_pos=since_pos, limit=limit)
+        more = bool(limit) and len(rows) >= limit
+        if more:
+            rows = rows[rows["pos"] < rows["pos"][-1]]
+            if not len(rows):
+                rows, head = await self._store.candles(id, tf.index, since_pos=since_pos)
+                more = False
+        return CandleAnswer(feed.batch(rows, head), head), more
+
+    async def _seconds(self, feed: Feed, window: Window) -> tuple[Candles, Head]:
+        """1s candles folded from trades; a second cut by the read's bound is left out."""
+        tf, id = BY_INDEX[0], feed.instrument.id
+        start, end, limit, newest = window
+        if start is not None and not newest and limit:
+            reach = bucket(tf, start) + (limit + 1) * tf.length
+            end = reach if end is None else min(end, reach)
+        wanted = max(limit * 20, 5000) if newest else MOST_TRADES + 1
+        while True:
+            batch, head = await self._store.trades(id, start=start, end=end, limit=wanted, newest=newest)
+            rows = fold(batch, tf, watermark=head.watermark)
+            cut = len(batch) == wanted
+            if cut and not newest:
+                raise BadRequest(f"over {MOST_TRADES} trades in this range; narrow it with start and end", field="end")
+            if not cut:
+                return window.cut(rows), head
+            if len(rows) > limit or wanted > MOST_TRADES:
+                return window.cut(rows[1:]), head
+            wanted *= 4
+
+    async def _filled(
+        self, feed: Feed, tf: Timeframe, rows: Candles, window: Window, mode: Fill, head: Head
+    ) -> Candles:
+        """``rows`` with empty buckets filled, no more than ``window`` asks for."""
+        id, reach = feed.instrument.id, (window.limit + 1) * tf.length if window.limit else FAR
+        end = FAR if window.end is None else window.end
+        before = empty_candles()
+        if window.newest or window.start is None:
+            if not len(rows):
+                return rows
+            top = min(end, max(bucket_end(tf, int(rows["open_time"][-1])), bucket(tf, max(head.watermark, 0))))
+            start = max(int(rows["open_time"][0]), top - reach) if window.newest else int(rows["open_time"][0])
+        else:
+            start = window.start
+            if tf.index:
+                before, _ = await self._store.candles(id, tf.index, end=start, limit=1, newest=True)
+        if not window.newest:
+            end = min(end, start + reach)
+        coverage = await self._store.coverage(id)
+        gaps = [(gap.left_ts, gap.right_ts) for gap in coverage.gaps if gap.state != "closed"]
+        everything = np.concatenate((before, rows))
+        return window.cut(filled(everything, tf, start, end, mode, watermark=head.watermark, gaps=gaps))
+
+    async def ticker(self, id: str) -> dict[str, object]:
+        """Last price, 24 h and session statistics; JSON-ready, decimals as strings."""
+        answer = await self.candles(id, BY_INDEX[1], Window(limit=indicators.DAY_ROWS, newest=True))
+        ticker = indicators.ticker(self._live.feeds[id].instrument, answer.batch.rows, answer.head)
+        return {**ticker, "data_age_ms": self.data_age_ms(id)}
+
+    def encode(self, batch: Batch, *, ns: bool = False) -> bytes:
+        """The rows of ``batch`` as a JSON array; ``ns``: times as decimal strings of ns, not integers of ms."""
+        text_ids = self._live.feeds[batch.instrument].instrument.id_kind == "unique"
+        times = "ns" if ns else "ms"
+        if isinstance(batch, TradeBatch):
+            return encode_trades(batch, times=times, text_ids=text_ids)
+        scales = batch.price_scale, batch.size_scale
+        return encode_candles(batch.instrument, batch.rows, *scales, times=times, text_ids=text_ids)
+
+    # -- history and live, joined --------------------------------------------------------------
+
+    async def attach(self, channel: Channel, listener: Listener) -> Head:
+        """Forward live data of ``channel`` to ``listener`` from the returned head on.
+
+        Load history after attaching and drop from the live data what it holds (``Seam``): then
+        nothing is missing and nothing comes twice. Raises ``NotFound``.
+        """
+        await self._feed(channel.instrument)
+        return await self._live.attach(channel, listener)
+
+    def detach(self, channel: Channel, listener: Listener) -> None:
+        """Forward nothing more."""
+        self._live.detach(channel, listener)
+
+    def forwarded(self, id: str) -> Head:
+        """How far live data of a known instrument has been forwarded."""
+        return self._live.feeds[id].head
+
+    async def page(self, channel: Channel, after: int, limit: int = PAGE) -> Page:
+        """The next durable records of ``channel`` after offset ``after``, by offset."""
+        if channel.tf is None:
+            trades, _ = await self.trades(channel.instrument, since=after, limit=limit)
+            return Page(trades, max(after, span(trades)[1]), len(trades) >= limit)
+        answer, more = await self.changes(channel.instrument, channel.tf, after, limit)
+        return Page(answer.batch, max(after, span(answer.batch)[1]), more)
+
+    async def snapshot(self, channel: Channel, count: int, start: int | None = None) -> Page:
+        """The newest ``count`` records (from ``start`` ns on: the first), and the offset they stand for."""
+        newest = start is None
+        if channel.tf is None:
+            trades, head = await self.trades(channel.instrument, start=start, limit=count, newest=newest)
+            return Page(trades, span(trades)[1] if len(trades) else head.seq, not newest and len(trades) >= count)
+        answer = await self.candles(channel.instrument, channel.tf, Window(start, None, count, newest))
+        return Page(answer.batch, answer.head.pos, not newest and len(answer.batch.rows) >= count)
+
+    async def watch(self, channel: Channel, *, since: int | None = None, snapshot: int = 1) -> AsyncIterator[Batch]:
+        """Stored records after offset ``since`` (or the newest ``snapshot`` ones), then live ones.
+
+        Durable batches come without hole or duplicate, provisional open candles in between.
+        A reader that falls ``HELD_BYTES`` behind is served from the store again.
+        """
+        reader = _Reader()
+        await self.attach(channel, reader)
+        offset = since
+        try:
+            while True:
+                reader.rewind()
+                page = await (self.snapshot(channel, snapshot) if offset is None else self.page(channel, offset))
+                offset = page.offset
+                if span(page.batch)[1] >= 0:
+                    yield page.batch
+                if page.more or reader.seam.broken:
+                    continue
+                reader.settle(offset)
+                while (batches := await reader.take()) is not None:
+                    for batch in batches:
+                        if not (isinstance(batch, CandleBatch) and batch.provisional):
+                            offset = span(batch)[1]
+                        yield batch
+                offset = None if reader.new_epoch else offset
+        finally:
+            self.detach(channel, reader)
+
+
+def _with_open(rows: Candles, live: Candles, window: Window) -> Candles:
+    """``rows`` with the open candle as announced, where the window wants it and it is newer."""
+    if not len(live):
+        return rows
+    open_time, last_seq = int(live["open_time"][0]), int(live["last_seq"][0])
+    if open_time < (window.start or -FAR) or open_time >= (FAR if window.end is None else window.end):
+        return rows
+    newest = int(rows["open_time"][-1]) if len(rows) else -FAR
+    if open_time == newest and last_seq > int(rows["last_seq"][-1]):
+        return np.concatenate((rows[:-1], live))
+    if open_time > newest and (window.newest or not window.limit or len(rows) < window.limit):
+        return window.cut(np.concatenate((rows, live)))
+    return rows
+
+
+@dataclass(eq=False, slots=True)
+class _Reader:
+    """One ``watch``: what has arrived and was not yet taken."""
+
+    seam: Seam = field(default_factory=Seam)
+    queue: list[Batch] = field(default_factory=list)
+    open: CandleBatch | None = None
+    size: int = 0
+    overflow: bool = False
+    new_epoch: bool = False
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def durable(self, batch: Batch) -> None:
+        rest = self.seam.live(batch)
+        if rest is not None:
+            self.size += rest.nbytes
+            self.overflow = self.overflow or self.size > HELD_BYTES
+            if not self.overflow:
+                self.queue.append(rest)
+            self.ready.set()
+
+    def provisional(self, batch: CandleBatch) -> None:
+        self.open = batch
+        self.ready.set()
+
+    def restarted(self) -> None:
+        self.overflow = self.new_epoch = True
+        self.ready.set()
+
+    def rewind(self) -> None:
+        """Go back to history."""
+        self.seam, self.open, self.size, self.overflow, self.new_epoch = Seam(), None, 0, False, False
+        self.queue.clear()
+
+    def settle(self, offset: int) -> None:
+        self.queue += self.seam.settle(offset)
+        self.ready.set() if self.queue else self.ready.clear()
+
+    async def take(self) -> list[Batch] | None:
+        """What arrived, once something has; None when the store must be read again."""
+        await self.ready.wait()
+        batches, self.queue, self.size = self.queue, [], 0
+        if self.overflow:
+            return batches or None
+        self.ready.clear()
+        if self.open is not None:
+            batches.append(self.open)
+            self.open = None
+        return batches

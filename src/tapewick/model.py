@@ -1,0 +1,369 @@
+"""The vocabulary: instruments, trade batches, candle rows and the messages that carry them.
+
+Times are int64 UTC ns. Prices and sizes are int64 mantissas at the instrument's
+``price_scale`` / ``size_scale``; candle sums are 128-bit, split into a signed high and an
+unsigned low word. Trades travel as columns, candles as rows of the ``CANDLE`` dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "CANDLE",
+    "Candles",
+    "CandleBatch",
+    "Change",
+    "Event",
+    "Gap",
+    "Head",
+    "Health",
+    "Instrument",
+    "Message",
+    "NO_TIME",
+    "Origin",
+    "Reason",
+    "Side",
+    "State",
+    "TapeCommit",
+    "TapeState",
+    "TradeBatch",
+    "Wanted",
+    "empty_candles",
+    "position",
+]
+
+I64: TypeAlias = npt.NDArray[np.int64]
+I32: TypeAlias = npt.NDArray[np.int32]
+I8: TypeAlias = npt.NDArray[np.int8]
+Candles: TypeAlias = npt.NDArray[np.void]
+
+NO_TIME = -(2**63)
+"""Stands for "no known trade" where a time is expected."""
+
+
+class Side(IntEnum):
+    """The aggressor (taker) of a trade."""
+
+    SELL = -1
+    UNKNOWN = 0
+    BUY = 1
+
+
+class State(IntEnum):
+    """Life cycle of a candle: open, closed by the watermark, final once proven complete."""
+
+    OPEN = 0
+    CLOSED = 1
+    FINAL = 2
+
+
+class Change(IntEnum):
+    """What the commit that wrote a row did to it; ``OPEN`` rows are news on the provisional lane only."""
+
+    OPEN = 0
+    CLOSED = 1
+    FINAL = 2
+    REVISED = 3
+
+
+class Reason(IntEnum):
+    """Why a closed candle changed. ``PROOF``: only its completeness was settled."""
+
+    PROOF = 0
+    LATE = 1
+    REPAIR = 2
+    CORRECTION = 3
+    REORG = 4
+
+
+class Origin(IntEnum):
+    """Whether a candle was folded from the tape or imported as the venue's own bar."""
+
+    TAPE = 0
+    IMPORT = 1
+
+
+class Instrument(msgspec.Struct, frozen=True, kw_only=True):
+    """One tradable thing at one venue; ``id`` is ``venue:symbol`` with the venue's own symbol.
+
+    ``id_kind``: ``contiguous`` trade ids prove completeness, ``unique`` ones only identify.
+    ``granularity``: the tape holds raw trades or the venue's aggregates, fixed for its life.
+    """
+
+    id: str
+    venue: str
+    symbol: str
+    base: str = ""
+    quote: str = ""
+    price_scale: int = 8
+    size_scale: int = 8
+    status: str = "trading"
+    id_kind: Literal["contiguous", "unique"] = "contiguous"
+    granularity: Literal["raw", "agg"] = "raw"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its trades are invented by the simulator."""
+        return self.venue == "sim"
+
+
+@dataclass(slots=True, kw_only=True)
+class TradeBatch:
+    """Trades of one instrument as columns of equal length n (n may be 0: a clock tick).
+
+    ``trade_id`` is the highest and ``first_id`` the lowest venue id a record stands for,
+    ``count`` how many ids; a raw trade is itself and 1. ``covers`` lists the closed id ranges the
+    source vouches for (None: the records' own). ``clock`` is the source's time in ns, which
+    closes candles of quiet instruments (0: the source has none). ``seq`` is set once the
+    engine has numbered the trades; ``epoch`` then names the tape they belong to.
+    """
+
+    instrument: str
+    trade_id: I64
+    first_id: I64
+    count: I32
+    ts_event: I64
+    ts_recv: I64
+    price: I64
+    size: I64
+    side: I8
+    price_scale: int
+    size_scale: int
+    covers: tuple[tuple[int, int], ...] | None = None
+    late: bool = False
+    clock: int = 0
+    source: str = ""
+    seq: I64 | None = None
+    epoch: str = ""
+
+    def __len__(self) -> int:
+        return len(self.trade_id)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory the columns hold, for byte-bounded queues."""
+        return 256 + 61 * len(self.trade_id)
+
+    def select(self, rows: I64) -> TradeBatch:
+        """The same batch with only ``rows`` (indices), in their order."""
+        return replace(
+            self,
+            trade_id=self.trade_id[rows],
+            first_id=self.first_id[rows],
+            count=self.count[rows],
+            ts_event=self.ts_event[rows],
+            ts_recv=self.ts_recv[rows],
+            price=self.price[rows],
+            size=self.size[rows],
+            side=self.side[rows],
+            seq=None if self.seq is None else self.seq[rows],
+        )
+
+    @classmethod
+    def empty(cls, instrument: str, *, clock: int = 0, source: str = "") -> TradeBatch:
+        """A batch without trades; with ``clock`` it is a tick of the source's clock."""
+        none = np.empty(0, np.int64)
+        return cls(
+            instrument=instrument,
+            trade_id=none,
+            first_id=none,
+            count=np.empty(0, np.int32),
+            ts_event=none,
+            ts_recv=none,
+            price=none,
+            size=none,
+            side=np.empty(0, np.int8),
+            price_scale=0,
+            size_scale=0,
+            clock=clock,
+            source=source,
+        )
+
+
+CANDLE = np.dtype(
+    [
+        ("open_time", "<i8"),
+        ("open", "<i8"),
+        ("high", "<i8"),
+        ("low", "<i8"),
+        ("close", "<i8"),
+        ("volume_lo", "<u8"),
+        ("volume_hi", "<i8"),
+        ("quote_volume_lo", "<u8"),
+        ("quote_volume_hi", "<i8"),
+        ("taker_buy_volume_lo", "<u8"),
+        ("taker_buy_volume_hi", "<i8"),
+        ("taker_buy_quote_volume_lo", "<u8"),
+        ("taker_buy_quote_volume_hi", "<i8"),
+        ("trades", "<i8"),
+        ("first_id", "<i8"),
+        ("last_id", "<i8"),
+        ("first_ts", "<i8"),
+        ("last_ts", "<i8"),
+        ("first_key", "<i8"),
+        ("last_seq", "<i8"),
+        ("pos", "<i8"),
+        ("number", "<i4"),
+        ("tf", "<i4"),
+        ("rev", "<i4"),
+        ("state", "i1"),
+        ("complete", "i1"),
+        ("origin", "i1"),
+        ("filled", "i1"),
+        ("change", "i1"),
+        ("reason", "i1"),
+        ("reserved", "V6"),
+    ]
+)
+"""One candle: 192 packed bytes, the same layout in numpy, C++ and stores.
+
+The open key is ``(first_ts, first_key)``, the close key ``(last_ts, last_id)``; ``first_key`` is the
+``trade_id`` of the first record. ``tf`` is ``Timeframe.index``, ``number`` the store's number of
+the instrument, ``complete`` 1, 0 or -1 (cannot be proven). Volumes have ``size_scale`` digits,
+quote volumes ``price_scale + size_scale``.
+"""
+
+
+def empty_candles() -> Candles:
+    """A CANDLE array of length 0."""
+    return np.empty(0, CANDLE)
+
+
+@dataclass(slots=True, kw_only=True)
+class CandleBatch:
+    """Candle rows of one instrument.
+
+    Durable rows carry ``pos`` and were committed. Provisional rows (``provisional``) are
+    stored rows plus pending trades: the newest value only, superseded after a crash.
+    """
+
+    instrument: str
+    rows: Candles
+    price_scale: int
+    size_scale: int
+    provisional: bool = False
+    epoch: str = ""
+    pos: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return 256 + self.rows.nbytes
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an instrument's tape has been committed: last ``seq``, last ``pos``, watermark (ns)."""
+
+    instrument: str
+    epoch: str
+    seq: int
+    pos: int
+    watermark: int
+
+    @property
+    def nbytes(self) -> int:
+        return 128
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Closed id ranges an instrument's tape lacks and asks its venue for."""
+
+    instrument: str
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return 128 + 16 * len(self.ranges)
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """A hole in the tape: ids strictly between ``left_id`` and ``right_id`` are missing.
+
+    ``left_ts`` / ``right_ts`` (ns) are the times of the trades on either side.
+    """
+
+    instrument: str
+    left_id: int
+    right_id: int
+    left_ts: int
+    right_ts: int
+    reason: str = "stream"
+    state: Literal["open", "repairing", "closed", "unrepairable"] = "open"
+    attempts: int = 0
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source says of its connection: ``connected``, ``disconnected``, ``stale`` or ``refused``."""
+
+    source: str
+    state: Literal["connected", "disconnected", "stale", "refused"]
+    ts: int
+    detail: str = ""
+    instrument: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        return 128 + len(self.detail)
+
+
+Event: TypeAlias = Instrument | TradeBatch | Health
+"""What a source yields: an instrument before its first trade, batches, changes of health."""
+
+Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Health
+"""What travels on the bus."""
+
+
+def position(epoch: str, offset: int) -> str:
+    """The resume token of every surface: ``epoch:offset``."""
+    return f"{epoch}:{offset}"
+
+
+@dataclass(slots=True, kw_only=True)
+class TapeState:
+    """What a store knows of one tape: everything an engine needs to go on after a restart.
+
+    ``ranges``: coverage, shape (n, 4) int64: from_id, to_id, from_ts, to_ts, ascending.
+    ``rows``: candles that can still change without a new trade. ``newest``: shape (18,)
+    int64, the newest stored open time per timeframe index, ``NO_TIME`` where none.
+    """
+
+    instrument: Instrument
+    number: int
+    epoch: str
+    owner: int
+    seq: int = 0
+    pos: int = 0
+    watermark: int = NO_TIME
+    ranges: I64 = field(default_factory=lambda: np.empty((0, 4), np.int64))
+    rows: Candles = field(default_factory=empty_candles)
+    newest: I64 = field(default_factory=lambda: np.full(18, NO_TIME, np.int64))
+    gaps: tuple[Gap, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class TapeCommit:
+    """One instrument's part of a commit group: written whole or not at all.
+
+    ``trades`` carry ``seq``; ``rows`` replace stored candles of the same key (origin tape);
+    ``ranges_put`` (n, 4) replace coverage with the same from_id, ``ranges_gone`` (n,) are
+    from_ids that merged into a neighbour. The commit is refused unless the stored head has
+    ``owner`` and ``expected_pos``.
+    """
+
+    number: int
+    instrument: str
+    owner: int
+    expected_pos: int
+    head: Head
+    trades: list[TradeBatch]
+    rows: Candles
+    ranges_put: I64
+    ranges_gone: I64
+    gaps: tuple[Gap, ...] = ()
+    """Gaps that were opened or changed state."""

@@ -1,0 +1,106 @@
+"""Where socket readers leave frames and one consumer takes them: bounded in bytes, never waiting.
+
+The unit is a wake-up: the frames one loop turn read from one socket. A lone frame is handed
+over at once; when the consumer lags, wake-ups of one feed are joined up to ``max_frames``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from tapewick.model import I64
+
+__all__ = ["Inbox", "Wakeup"]
+
+C = TypeVar("C")
+
+FRAME_OVERHEAD = 48  # a bytes object and its slot in a list
+
+
+class Wakeup(NamedTuple):
+    """Raw ``frames`` of one feed and when they came: one UTC ns for all, or one per frame."""
+
+    feed: Any
+    frames: list[bytes]
+    recv: int | I64
+    size: int
+
+
+class Inbox(Generic[C]):
+    """A queue of wake-ups and control items ``C`` for exactly one consumer.
+
+    At ``max_bytes`` whole wake-ups are dropped and counted, newest first: nothing inside one
+    is thinned out, so the loss is a hole in the ids. Control items are small and never dropped.
+    """
+
+    def __init__(self, *, max_bytes: int = 32 << 20, max_frames: int = 256) -> None:
+        self._max_bytes = max_bytes
+        self._max_frames = max_frames
+        self._items: deque[Wakeup | C] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+        self.size = 0
+        self.dropped_wakeups = 0
+        self.dropped_frames = 0
+
+    def offer(self, wakeup: Wakeup) -> bool:
+        """Queue a wake-up; False, and it is counted as dropped, where the bound is reached."""
+        if self.size and self.size + wakeup.size > self._max_bytes:
+            self.dropped_wakeups += 1
+            self.dropped_frames += len(wakeup.frames)
+            return False
+        self.size += wakeup.size
+        self._items.append(wakeup)
+        self._wake()
+        return True
+
+    def put(self, item: C) -> None:
+        """Queue a control item behind everything that came before it."""
+        self._items.append(item)
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Make ``get`` raise ``error`` once the queue is empty: a producer has died."""
+        self._error = error
+        self._wake()
+
+    async def get(self) -> Wakeup | C:
+        """The oldest item, wake-ups joined; waits for one."""
+        while not self._items:
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        item = self._items.popleft()
+        return self._joined(item) if isinstance(item, Wakeup) else item
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _joined(self, first: Wakeup) -> Wakeup:
+        parts = [first]
+        count = len(first.frames)
+        while self._items:
+            following = self._items[0]
+            if not isinstance(following, Wakeup) or following.feed is not first.feed:
+                break
+            count += len(following.frames)
+            if count > self._max_frames:
+                break
+            parts.append(following)
+            self._items.popleft()
+        size = sum(part.size for part in parts)
+        self.size -= size
+        if len(parts) == 1:
+            return first
+        times = np.array([part.recv for part in parts], np.int64)
+        recv = np.repeat(times, [len(part.frames) for part in parts])
+        return Wakeup(first.feed, [frame for part in parts for frame in part.frames], recv, size)

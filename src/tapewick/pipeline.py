@@ -1,0 +1,200 @@
+"""The whole system, wired: the only file that sees every part.
+
+``serve`` runs collect, engine and gateway in one process around one bus and one store;
+``feed`` runs collect and engine until a file source ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+from tapewick import registry
+from tapewick.clock import RealClock
+from tapewick.config import Settings
+from tapewick.engine.tape import Engine
+from tapewick.errors import ConfigError
+from tapewick.model import Health
+from tapewick.protocols import Bus, Source, Store
+from tapewick.roles import EngineRole, collect
+from tapewick.timeframe import SECOND
+
+__all__ = ["Progress", "Report", "feed", "serve"]
+
+log = structlog.get_logger()
+
+SHUTDOWN = 8.0  # seconds for draining; the promise outside is 10
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a feed has come; byte counts are 0 where the source has none."""
+
+    trades: int
+    duplicates: int
+    bytes_read: int
+    bytes_total: int
+    seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a feed did. ``rejects`` counts quarantined records by reason, ``gaps`` the open holes
+    of the instruments it touched."""
+
+    trades: int
+    duplicates: int
+    rejects: dict[str, int] = field(default_factory=dict)
+    gaps: int = 0
+    seconds: float = 0.0
+
+
+def _engine(settings: Settings) -> Engine:
+    own = settings.engine
+    return Engine(lateness=own.lateness_ms * 1_000_000, grace=own.final_grace_s * SECOND)
+
+
+async def feed(
+    settings: Settings, source: Source, *, progress: Callable[[Progress], None] | None = None
+) -> Report:
+    """Bring all of a finite ``source`` into the store, committed.
+
+    Raises what the source raises once everything before it has been committed.
+    """
+    started = time.monotonic()
+    engine = _engine(settings)
+    interval = settings.engine.commit_interval_ms / 1000
+    async with AsyncExitStack() as stack:
+        store: Store = await stack.enter_async_context(registry.store(settings))
+        bus: Bus = await stack.enter_async_context(registry.bus(settings))
+        role = EngineRole(bus, store, engine, RealClock(), interval=interval, provisional=False)
+        await stack.enter_async_context(role)
+
+        def now() -> Progress:
+            return Progress(
+                trades=role.trades,
+                duplicates=engine.rejects["duplicate"],
+                bytes_read=getattr(source, "bytes_read", 0),
+                bytes_total=getattr(source, "bytes_total", 0),
+                seconds=time.monotonic() - started,
+            )
+
+        async def report() -> None:
+            while progress is not None:
+                progress(now())
+                await asyncio.sleep(0.5)
+
+        reporter = asyncio.create_task(report())
+        try:
+            await _unless_failed(_drained(source, bus), role)
+        finally:
+            reporter.cancel()
+        if progress is not None:
+            progress(now())
+    rejects = +(engine.rejects + getattr(source, "rejects", type(engine.rejects)()))
+    return Report(
+        trades=role.trades,
+        duplicates=rejects.pop("duplicate", 0),
+        rejects=dict(rejects),
+        gaps=sum(tape.open_gaps for tape in engine.tapes.values()),
+        seconds=time.monotonic() - started,
+    )
+
+
+async def _drained(source: Source, bus: Bus) -> None:
+    try:
+        await collect(source, bus)
+    finally:
+        await bus.settled("trades")
+
+
+async def _unless_failed(work: object, role: EngineRole) -> None:
+    """Run ``work`` to its end, or raise what ended the engine first."""
+    task = asyncio.ensure_future(work)  # type: ignore[arg-type, type-var]
+    watch = asyncio.create_task(role.failed())
+    await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        watch.cancel()
+        await task
+    else:
+        task.cancel()
+        await watch
+
+
+async def serve(
+    settings: Settings, *, demo: bool, on_ready: Callable[[str], None], source_ids: Sequence[str] = ()
+) -> int:
+    """Run all roles until a signal; the exit code (130 SIGINT, 143 SIGTERM, after draining).
+
+    ``on_ready`` is told the page's URL. ``demo`` collects from the simulated venue, else
+    ``source_ids`` (``venue:SYMBOL``) or the configured symbols. Raises ``ConfigError`` for a port in
+    use, ``StoreBusy`` for a data folder in use.
+    """
+    stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _resolve, stop, 128 + number)
+    clock = RealClock()
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(registry.store(settings))
+        bus = await stack.enter_async_context(registry.bus(settings))
+        role = EngineRole(bus, store, _engine(settings), clock, interval=settings.engine.commit_interval_ms / 1000)
+        await stack.enter_async_context(role)
+        market = await stack.enter_async_context(registry.market(bus, store, clock))
+        gateway = await stack.enter_async_context(registry.gateway(settings, market, lambda: role.trouble))
+        sources = await stack.enter_async_context(_sources(settings, source_ids, demo=demo))
+        tasks = [asyncio.create_task(_report_health(bus), name="health"), asyncio.create_task(role.failed())]
+        tasks += [asyncio.create_task(collect(source, bus), name=source.name) for source in sources]
+        stack.push_async_callback(_cancelled, tasks)
+        on_ready(gateway.url)
+        await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+        if not stop.done():
+            await stop  # every source has ended: go on serving what is stored
+    return stop.result()
+
+
+def _resolve(stop: asyncio.Future[int], code: int) -> None:
+    if not stop.done():
+        stop.set_result(code)
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=SHUTDOWN)
+
+
+@asynccontextmanager
+async def _sources(settings: Settings, ids: Sequence[str], *, demo: bool) -> AsyncIterator[list[Source]]:
+    """The sources to collect from; for the demo with the simulated venue behind them."""
+    if demo:
+        async with registry.venue(settings) as venue:
+            yield [registry.simulated_source(settings, venue)]
+        return
+    symbols: dict[str, list[str]] = defaultdict(list)
+    for id in ids or [f"binance:{symbol}" for symbol in settings.binance.symbols]:
+        name, colon, symbol = id.partition(":")
+        if not colon or not symbol:
+            raise ConfigError(f"{id!r} is no instrument: write venue:SYMBOL, for example binance:BTCUSDT")
+        symbols[name].append(symbol)
+    yield [registry.source(settings, venue, wanted) for venue, wanted in symbols.items()]
+
+
+async def _report_health(bus: Bus) -> None:
+    """One log line per change of a source's state."""
+    known: dict[tuple[str, str], tuple[str, str]] = {}
+    async for delivery in bus.subscribe(["health"]):
+        health = delivery.message
+        if isinstance(health, Health) and known.get((health.source, health.instrument)) != (health.state, health.detail):
+            known[health.source, health.instrument] = (health.state, health.detail)
+            report = log.info if health.state == "connected" else log.warning
+            report(health.state, source=health.source, detail=health.detail)

@@ -1,0 +1,151 @@
+"""THE MAP: the five things tapewick is made of, and what each promises.
+
+    Source ──events──► Bus ──► engine ──► Store        (role collect, role engine)
+                        │                   │
+                        └──► Market ◄───────┘ ──► Gateway ──► clients
+
+One more implementation is one file, one line in ``registry.py`` and a pass of the contract
+suite. Everything flows in column batches; lifecycles are ``async with``; queues are
+bounded in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Protocol, Self
+
+from tapewick.model import I64, Candles, Event, Head, Instrument, Message, TapeCommit, TapeState, TradeBatch
+
+__all__ = ["Bus", "Delivery", "Gateway", "Market", "Source", "Store"]
+
+
+class Source(Protocol):
+    """Where trades come from. ``pull`` sources wait when the system is full; others drop
+    whole batches (the ledger sees the hole) because their reader must never wait."""
+
+    name: str
+    pull: bool
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """Instruments before their first trade, batches as one wake-up delivered them, health.
+
+        Ends when the source is exhausted; a live source reconnects and never ends.
+        """
+        ...
+
+
+class Delivery(Protocol):
+    """One message off the bus; ``lost`` tells that older ones were dropped before it."""
+
+    message: Message
+    lost: bool
+
+    def ack(self) -> None:
+        """The message's effects are durable."""
+        ...
+
+
+class Bus(Protocol):
+    """At-least-once transport between roles. Never the truth: the store is."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def publish(self, topic: str, message: Message) -> None:
+        """Send, waiting while the topic's byte bound is reached."""
+        ...
+
+    def offer(self, topic: str, message: Message) -> bool:
+        """Send without waiting; False (and nothing sent) when the byte bound is reached."""
+        ...
+
+    def subscribe(self, topics: Sequence[str], *, group: str | None = None) -> AsyncIterator[Delivery]:
+        """Messages from now on. With ``group`` each message goes to one member and blocks
+        publishers until taken; without, every subscriber sees all and may find ``lost``."""
+        ...
+
+    async def settled(self, topic: str) -> None:
+        """Return once every message sent to the groups of ``topic`` has been acknowledged."""
+        ...
+
+
+class Store(Protocol):
+    """Durable tapes. Reads see committed data only."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+    async def instruments(self) -> list[Instrument]: ...
+    async def put_instrument(self, instrument: Instrument) -> Instrument:
+        """Insert or update; scales, id_kind and granularity of a known instrument are kept."""
+        ...
+
+    async def claim(self, instruments: Sequence[str]) -> list[TapeState]:
+        """Take ownership (raises each head's ``owner``) and return what to restart from."""
+        ...
+
+    async def commit(self, group: Sequence[TapeCommit]) -> frozenset[str]:
+        """Write all in one durable transaction; the instruments refused because their head moved."""
+        ...
+
+    async def rescale(self, instrument: str, price_scale: int, size_scale: int) -> Instrument:
+        """Widen an instrument's scales and rescale everything stored, in one transaction."""
+        ...
+
+    async def load_candles(self, number: int, keys: I64, windows: I64) -> Candles:
+        """Tape rows with keys (k, 2: tf index, open_time), plus incomplete closed ones that
+        overlap ``windows`` (j, 2: from, to ns)."""
+        ...
+
+    async def put_imported(self, instrument: str, rows: Candles) -> None:
+        """Replace import rows of the same (tf, open_time)."""
+        ...
+
+    async def head(self, instrument: str) -> Head: ...
+    async def trades(
+        self,
+        instrument: str,
+        *,
+        since: int | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = 0,
+        newest: bool = False,
+    ) -> tuple[TradeBatch, Head]:
+        """Trades with seq > ``since`` and ``start`` ≤ ts_event < ``end``, ascending by seq.
+
+        ``limit`` 0 = all; ``newest`` takes the last ``limit`` instead of the first.
+        """
+        ...
+
+    async def candles(
+        self,
+        instrument: str,
+        tf: int,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        since_pos: int | None = None,
+        limit: int = 0,
+        newest: bool = False,
+    ) -> tuple[Candles, Head]:
+        """Rows with ``start`` ≤ open_time < ``end`` ascending by open_time: the tape row where
+        complete, else the import row, else the tape row. ``since_pos``: rows with a higher pos, by pos."""
+        ...
+
+    async def coverage(self, instrument: str) -> TapeState:
+        """Ranges, gaps, head: a read-only ``TapeState`` without rows."""
+        ...
+
+
+class Market(Protocol):
+    """All a gateway sees: stored history and live data as one stream (``market.py``)."""
+
+    async def instruments(self) -> list[Instrument]: ...
+    async def instrument(self, id: str) -> Instrument: ...
+
+
+class Gateway(Protocol):
+    """A client surface, mounted while its context is open."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...

@@ -1,0 +1,265 @@
+"""The roles that move data: ``collect`` brings a source to the bus, ``engine`` brings the bus to the store.
+
+Two lanes leave the engine. Provisional: open candles at once, newest value only. Durable:
+numbered trades and changed candles after the commit that holds them. The store is the
+truth and the outbox; a bus message is acknowledged after the commit with its effects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Self, TypeVar
+
+import structlog
+
+from tapewick import metrics
+from tapewick.clock import Clock
+from tapewick.engine.tape import Engine
+from tapewick.errors import BusError, ModelError, StoreDamaged, StoreError
+from tapewick.model import CandleBatch, Head, Health, Instrument, Message, TapeCommit, TradeBatch
+from tapewick.protocols import Bus, Delivery, Source, Store
+
+__all__ = ["EngineRole", "collect"]
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+async def collect(source: Source, bus: Bus) -> None:
+    """Publish everything ``source`` yields until it ends.
+
+    A pull source waits while the bus is full. From any other source whole batches are
+    dropped and counted: their reader must never wait, and the ledger records the hole.
+    """
+    async with aclosing(source.events()) as events:
+        async for event in events:
+            if isinstance(event, Health):
+                bus.offer("health", event)
+            if source.pull or not isinstance(event, TradeBatch):
+                await bus.publish("trades", event)
+                await asyncio.sleep(0)  # a pull source may never suspend by itself
+            elif not bus.offer("trades", event):
+                metrics.dropped_batches.labels(source.name).inc()
+
+
+class EngineRole:
+    """Owns tapes: dedupes, numbers, folds, commits, announces.
+
+    ``interval``: seconds at least between commit starts. ``max_pending``: bytes of new
+    trades not yet committed at which the role stops reading the bus. ``provisional``: whether
+    open candles are announced as they change.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        engine: Engine,
+        clock: Clock,
+        *,
+        interval: float = 0.02,
+        max_pending: int = 8 << 20,
+        provisional: bool = True,
+    ) -> None:
+        self._bus, self._store, self._engine, self._clock = bus, store, engine, clock
+        self._interval, self._max_pending, self._provisional = interval, max_pending, provisional
+        self._unacked: list[Delivery] = []
+        self._dirty = asyncio.Event()
+        self._committed = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._heads: dict[str, Head] = {}
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.trouble: str | None = "the engine is starting"
+        """Why the engine is not ready; None while all is well."""
+        self.trades = 0
+        self._counted: Counter[str] = Counter()
+
+    async def __aenter__(self) -> Self:
+        known = [instrument.id for instrument in await self._store.instruments()]
+        self._engine.add(await self._store.claim(known))
+        deliveries = self._bus.subscribe(["trades"], group="engine")
+        self._heads.update((id, tape.head) for id, tape in self._engine.tapes.items())
+        self._tasks = [
+            asyncio.create_task(self._read(deliveries), name="engine-read"),
+            asyncio.create_task(self._commits(), name="engine-commit"),
+            asyncio.create_task(self._announce_heads(), name="engine-heads"),
+        ]
+        for tape in self._engine.tapes.values():
+            if (wanted := tape.wanted()) is not None:
+                self._bus.offer("wanted", wanted)
+        self.trouble = None
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Commit what was read, then stop."""
+        self._stopping = True
+        reader, committer, heads = self._tasks
+        for task in (reader, heads):
+            task.cancel()
+        self._dirty.set()
+        outcome = await asyncio.gather(reader, committer, heads, return_exceptions=True)
+        self._offer_heads()
+        if exc[0] is None and isinstance(outcome[1], Exception):
+            raise outcome[1]
+
+    async def failed(self) -> None:
+        """Return never; raises what ended one of the role's tasks."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        raise BusError("the bus ended while the engine was running")
+
+    async def _read(self, deliveries: AsyncIterator[Delivery]) -> None:
+        async for delivery in deliveries:
+            await self._handle(delivery.message)
+            self._unacked.append(delivery)
+            self._dirty.set()
+            while self._engine.pending_bytes >= self._max_pending:
+                self._committed.clear()
+                await self._committed.wait()
+
+    async def _handle(self, message: Message) -> None:
+        if isinstance(message, TradeBatch):
+            await self._ingest(message)
+        elif isinstance(message, Instrument):
+            await self._announce(message)
+        elif isinstance(message, Health) and message.state == "disconnected":
+            for tape in self._engine.tapes.values():
+                tape.disconnected()
+
+    async def _ingest(self, batch: TradeBatch) -> None:
+        tape = self._engine.tapes.get(batch.instrument)
+        if tape is not None and (scales := tape.widened(batch)) is not None and not await self._widen(batch, *scales):
+            self._engine.rejects["overflow"] += len(batch)
+            return
+        new = self._engine.ingest(batch, self._clock.now())
+        self.trades += new
+        if new and self._provisional and tape is not None and (live := tape.live()) is not None:
+            self._bus.offer("candles", live)
+
+    async def _announce(self, instrument: Instrument) -> None:
+        tape = self._engine.tapes.get(instrument.id)
+        if tape is not None and tape.instrument.status == instrument.status:
+            return
+        stored = await self._store.put_instrument(instrument)
+        if tape is None:
+            self._engine.add(await self._store.claim([stored.id]))
+            self._heads[stored.id] = self._engine.tapes[stored.id].head
+        self._bus.offer("instruments", stored)
+
+    async def _widen(self, batch: TradeBatch, price_scale: int, size_scale: int) -> bool:
+        """Give an instrument more digits, everywhere; False if its numbers would not fit."""
+        async with self._lock:
+            await self._commit_once()
+            tape = self._engine.tapes[batch.instrument]
+            try:
+                instrument = await self._store.rescale(batch.instrument, price_scale, size_scale)
+            except ModelError as error:
+                log.warning("scale refused", instrument=batch.instrument, cause=str(error))
+                return False
+            tape.rescale(instrument)
+        self._bus.offer("instruments", instrument)
+        return True
+
+    async def _commits(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            started = time.monotonic()
+            async with self._lock:
+                await self._commit_once()
+            self._committed.set()
+            if self._stopping and not self._dirty.is_set():
+                return
+            rest = self._interval - (time.monotonic() - started)
+            if rest > 0 and not self._stopping:
+                await asyncio.sleep(rest)
+
+    async def _commit_once(self) -> None:
+        while need := self._engine.missing():
+            for tape, keys, windows in need:
+                tape.load(await self._insist(partial(self._store.load_candles, tape.number, keys, windows)))
+        acks, self._unacked = self._unacked, []
+        group = self._engine.take()
+        if group:
+            with metrics.commit_seconds.time():
+                fenced = await self._insist(partial(self._store.commit, group))
+            metrics.commits.inc()
+            if fenced:
+                log.error("fenced: another engine owns these instruments", instruments=sorted(fenced))
+                self._engine.drop(fenced)
+            for commit in group:
+                if commit.instrument not in fenced:
+                    self._publish(commit)
+        self._count()
+        for delivery in acks:
+            delivery.ack()
+
+    def _count(self) -> None:
+        """Bring the metrics up to date: once per commit, never per trade."""
+        rejects = self._engine.rejects
+        for reason, count in (rejects - self._counted).items():
+            if reason == "duplicate":
+                metrics.duplicates.inc(count)
+            else:
+                metrics.quarantined.labels(reason).inc(count)
+        self._counted = rejects.copy()
+
+    async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work`` until the store lets us: what was taken from the tapes must be written."""
+        delay = 0.1
+        while True:
+            try:
+                result = await work()
+            except StoreDamaged:
+                raise
+            except StoreError as error:
+                if self._stopping and delay > 2:
+                    raise
+                if self.trouble is None:
+                    log.error("the store refuses writes; trying on", cause=str(error))
+                self.trouble = str(error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+            else:
+                self.trouble = None
+                return result
+
+    def _publish(self, commit: TapeCommit) -> None:
+        for batch in commit.trades:
+            metrics.trades.inc(len(batch))
+            self._bus.offer("tape", batch)
+        if len(commit.rows):
+            own = self._engine.tapes[commit.instrument].instrument
+            rows = CandleBatch(
+                instrument=commit.instrument,
+                rows=commit.rows,
+                price_scale=own.price_scale,
+                size_scale=own.size_scale,
+                epoch=commit.head.epoch,
+                pos=commit.head.pos,
+            )
+            self._bus.offer("candles", rows)
+        if commit.gaps:
+            tape = self._engine.tapes[commit.instrument]
+            metrics.gaps_open.labels(commit.instrument).set(tape.open_gaps)
+            if (wanted := tape.wanted()) is not None:
+                self._bus.offer("wanted", wanted)
+        self._heads[commit.instrument] = commit.head
+
+    async def _announce_heads(self) -> None:
+        while True:
+            self._offer_heads()
+            await self._clock.sleep(1)
+
+    def _offer_heads(self) -> None:
+        for head in self._heads.values():
+            self._bus.offer("head", head)
+        self._heads.clear()

@@ -1,0 +1,9 @@
+DROP VIEW v_coverage;
+DROP VIEW v_candles;
+DROP VIEW shown_candles;
+DROP VIEW v_trades;
+DROP VIEW v_instruments;
+DROP MACRO known_time;
+DROP MACRO tf_name;
+DROP MACRO wide;
+DROP TABLE scale_factors;

@@ -1,0 +1,37 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# No deadlines: how long an example takes says more about the machine than about the code.
+settings.register_profile("tapewick", deadline=None, print_blob=True)
+settings.load_profile("tapewick")
+
+
+@pytest.fixture(scope="session")
+def testdata() -> Path:
+    """The folder of recorded market data, its checksums checked once.
+
+    Unset: the test is skipped. Set, but absent, incomplete or changed: the test fails.
+    """
+    named = os.environ.get("TAPEWICK_TESTDATA")
+    if not named:
+        pytest.skip("TAPEWICK_TESTDATA is not set")
+    root = Path(named)
+    sums = root / "SHA256SUMS"
+    if not sums.is_file():
+        pytest.fail(f"TAPEWICK_TESTDATA={named} holds no SHA256SUMS")
+    for line in sums.read_text().splitlines():
+        expected, _, name = line.partition("  ")
+        path = root / name.lstrip("*")
+        if not path.is_file():
+            pytest.fail(f"{path} is missing")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            pytest.fail(f"{path} was changed: its checksum differs")
+    return root

@@ -1,0 +1,200 @@
+"""Tapes: scales, gaps, heads and commit groups. The arithmetic itself is tested in test_core."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tapewick.engine.tape import Engine, Tape
+from tapewick.model import Change, Instrument, State, TapeCommit, TapeState, TradeBatch
+from tapewick.timeframe import SECOND
+
+BTC = Instrument(id="sim:BTCUSDT", venue="sim", symbol="BTCUSDT", price_scale=2, size_scale=5)
+T0 = 1_723_161_240 * SECOND  # 2024-08-08T23:54:00Z
+NOW = T0 + 86_400 * SECOND
+
+
+def batch(
+    ids: Sequence[int], *, step: float = 1.0, price: int = 100, covers: object = None, **more: object
+) -> TradeBatch:
+    """Trades with these ids, one every ``step`` seconds per id, side buy."""
+    id = np.array(ids, np.int64)
+    n = len(id)
+    columns: dict[str, object] = {
+        "instrument": BTC.id,
+        "trade_id": id,
+        "first_id": id,
+        "count": np.ones(n, np.int32),
+        "ts_event": T0 + (id * int(step * SECOND)),
+        "ts_recv": np.zeros(n, np.int64),
+        "price": np.full(n, price, np.int64),
+        "size": np.full(n, 10, np.int64),
+        "side": np.ones(n, np.int8),
+        "price_scale": 2,
+        "size_scale": 5,
+        "covers": covers,
+    }
+    return TradeBatch(**(columns | more))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    engine = Engine()
+    engine.add([TapeState(instrument=BTC, number=7, epoch="01J8Z", owner=3)])
+    return engine
+
+
+def commit(engine: Engine) -> TapeCommit:
+    (group,) = engine.take()
+    return group
+
+
+def tape(engine: Engine) -> Tape:
+    return engine.tapes[BTC.id]
+
+
+def test_trades_are_numbered_without_holes_across_batches(engine: Engine) -> None:
+    assert engine.ingest(batch([1, 2, 3]), NOW) == 3
+    assert engine.ingest(batch([2, 3, 4]), NOW) == 1
+    group = commit(engine)
+    assert [b.seq.tolist() for b in group.trades if b.seq is not None] == [[1, 2, 3], [4]]
+    assert {b.epoch for b in group.trades} == {"01J8Z"}
+    assert (group.head.seq, group.head.pos, group.expected_pos, group.owner) == (4, 1, 0, 3)
+    assert engine.rejects == Counter(duplicate=2)
+    assert engine.take() == []
+
+
+def test_rows_carry_the_stores_number_and_one_pos(engine: Engine) -> None:
+    engine.ingest(batch(range(1, 200)), NOW)
+    rows = commit(engine).rows
+    assert set(rows["number"].tolist()) == {7}
+    assert set(rows["pos"].tolist()) == {1}
+    assert len(set(rows["tf"].tolist())) == 17
+    minutes = rows[rows["tf"] == 1]
+    assert minutes["trades"].tolist() == [59, 60, 60, 20]
+    assert minutes["state"].tolist() == [State.CLOSED, State.FINAL, State.CLOSED, State.OPEN]
+    assert minutes["complete"].tolist() == [0, 1, 1, 0]
+    assert minutes["change"].tolist() == [Change.CLOSED, Change.CLOSED, Change.CLOSED, Change.OPEN]
+
+
+def test_a_hole_becomes_a_gap_and_is_wanted_until_it_closes(engine: Engine) -> None:
+    engine.ingest(batch([1, 2, 3, 10, 11]), NOW)
+    (gap,) = commit(engine).gaps
+    assert (gap.left_id, gap.right_id, gap.state, gap.reason) == (3, 10, "open", "stream")
+    assert (gap.left_ts, gap.right_ts) == (T0 + 3 * SECOND, T0 + 10 * SECOND)
+    wanted = tape(engine).wanted()
+    assert wanted is not None and wanted.ranges == ((4, 9),)
+
+    engine.ingest(batch([6, 7], late=True), NOW)
+    changed = commit(engine).gaps
+    assert {(g.left_id, g.right_id, g.state) for g in changed} == {(3, 10, "closed"), (3, 6, "open"), (7, 10, "open")}
+
+    engine.ingest(batch([4, 5, 8, 9], late=True), NOW)
+    assert {g.state for g in commit(engine).gaps} == {"closed"}
+    assert tape(engine).wanted() is None and tape(engine).open_gaps == 0
+
+
+def test_void_ids_close_a_gap_without_a_trade(engine: Engine) -> None:
+    engine.ingest(batch([1, 2, 5, 6]), NOW)
+    commit(engine)
+    engine.ingest(batch([], covers=((3, 4),)), NOW)
+    group = commit(engine)
+    assert [g.state for g in group.gaps] == ["closed"]
+    assert group.ranges_put[:, :2].tolist() == [[1, 6]] and group.ranges_gone.tolist() == [5]
+
+
+def test_a_disconnect_names_itself_as_the_cause(engine: Engine) -> None:
+    engine.ingest(batch([1, 2]), NOW)
+    commit(engine)
+    tape(engine).disconnected()
+    engine.ingest(batch([9, 10]), NOW)
+    assert [g.reason for g in commit(engine).gaps] == ["reconnect"]
+
+
+def test_a_restart_names_itself_as_the_cause(engine: Engine) -> None:
+    engine.ingest(batch([1, 2]), NOW)
+    first = commit(engine)
+    again = Engine()
+    again.add([
+        TapeState(instrument=BTC, number=7, epoch="01J8Z", owner=4, seq=first.head.seq, pos=first.head.pos,
+                  watermark=first.head.watermark, ranges=first.ranges_put, rows=first.rows)
+    ])  # fmt: skip
+    again.ingest(batch([9]), NOW)
+    group = commit(again)
+    assert [g.reason for g in group.gaps] == ["restart"]
+    assert group.head.seq == 3 and group.expected_pos == first.head.pos
+
+
+def test_narrower_batches_are_brought_to_the_tapes_scale(engine: Engine) -> None:
+    engine.ingest(batch([1], price=7, price_scale=0, size_scale=5), NOW)
+    assert commit(engine).trades[0].price.tolist() == [700]
+
+
+def test_wider_batches_ask_for_a_rescale(engine: Engine) -> None:
+    wide = batch([2], price=123_456, price_scale=4, size_scale=3)
+    engine.ingest(batch([1]), NOW)
+    commit(engine)
+    assert tape(engine).widened(wide) == (4, 5)
+    tape(engine).rescale(Instrument(id=BTC.id, venue="sim", symbol="BTCUSDT", price_scale=4, size_scale=5))
+    assert tape(engine).widened(wide) is None
+    engine.ingest(wide, NOW)
+    group = commit(engine)
+    minute = group.rows[group.rows["tf"] == 1][0]
+    assert (minute["open"], minute["close"]) == (10_000, 123_456)
+    assert minute["volume_lo"] == 10 + 1000
+
+
+def test_numbers_that_do_not_fit_the_scale_are_counted_and_the_rest_goes_on(engine: Engine) -> None:
+    huge = np.array([10, 2**62], np.int64)
+    assert engine.ingest(batch([1, 2], size=huge, size_scale=0), NOW) == 1
+    assert engine.rejects == Counter(overflow=1)
+
+
+def test_absurd_future_stamps_close_nothing(engine: Engine) -> None:
+    engine.ingest(batch([1, 2]), NOW)
+    far = batch([3], ts_event=np.array([NOW + 10 * SECOND]))
+    assert engine.ingest(far, NOW) == 0
+    assert engine.rejects == Counter(bad_time=1)
+    assert commit(engine).rows["state"].max() == State.OPEN
+
+
+def test_the_sources_clock_bounds_times_and_closes_quiet_candles(engine: Engine) -> None:
+    engine.ingest(batch([1, 2]), NOW)
+    commit(engine)
+    assert engine.ingest(TradeBatch.empty(BTC.id, clock=T0 + 61 * SECOND), NOW) == 0
+    assert engine.take() == []  # 2 s of lateness are not over
+    engine.ingest(TradeBatch.empty(BTC.id, clock=T0 + 63 * SECOND), NOW)
+    rows = commit(engine).rows
+    assert rows["tf"].tolist() == [1, 3] and set(rows["change"].tolist()) == {Change.CLOSED}  # 23:54 and 23:50
+    assert set(rows["complete"].tolist()) == {0}  # no id after the bucket yet: quiet or cut, nobody can tell
+
+
+def test_unknown_instruments_are_counted(engine: Engine) -> None:
+    other = batch([1, 2])
+    other.instrument = "sim:NOPE"
+    assert engine.ingest(other, NOW) == 0
+    assert engine.rejects == Counter(unknown_instrument=2)
+
+
+def test_open_candles_include_what_is_not_committed(engine: Engine) -> None:
+    assert tape(engine).live() is None
+    engine.ingest(batch([1, 2]), NOW)
+    live = tape(engine).live()
+    assert live is not None and live.provisional and live.pos == 0
+    assert len(live.rows) == 18 and set(live.rows["pos"].tolist()) == {0}
+    assert live.rows[live.rows["tf"] == 1]["trades"].tolist() == [2]
+
+
+def test_what_the_store_did_not_have_is_asked_once(engine: Engine) -> None:
+    state = TapeState(instrument=BTC, number=7, epoch="E", owner=1)
+    state.newest[:] = NOW  # the store has newer rows of every frame
+    fresh = Engine()
+    fresh.add([state])
+    fresh.ingest(batch([1]), NOW)
+    ((_, keys, windows),) = fresh.missing()
+    assert sorted(keys[:, 0].tolist()) == list(range(1, 18)) and not len(windows)
+    assert fresh.missing() == []
+    assert len(commit(fresh).rows) == 17

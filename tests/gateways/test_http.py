@@ -1,0 +1,117 @@
+"""The port itself: documents, page, health, headers, start and stop."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tapewick.errors import ConfigError
+from tapewick.gateways.http import HttpGateway
+from tests.gateways.rig import BTC, Rig, running
+
+
+async def test_security_headers_are_on_every_answer(rig: Rig) -> None:
+    async with rig.http as client:
+        for path in ("/", "/docs", "/v1/instruments", "/nope", "/metrics", "/v1/trades"):
+            headers = (await client.get(path)).headers
+            assert "default-src 'self'" in headers["content-security-policy"]
+            assert "script-src" not in headers["content-security-policy"], "scripts fall to default-src: no inline"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert "server" not in headers
+
+
+async def test_health(tmp_path: Path) -> None:
+    cause: list[str | None] = ["the engine is starting"]
+    async with running(tmp_path, readiness=lambda: cause[0]) as rig:
+        assert await rig.get("/health/live") == {"status": "ok"}
+        problem = await rig.get("/health/ready", 503)
+        assert problem["detail"] == "the engine is starting" and problem["status"] == 503
+        cause[0] = None
+        assert await rig.get("/health/ready") == {"status": "ready"}
+
+
+async def test_metrics_can_be_parsed(rig: Rig) -> None:
+    await rig.tell(1, 10)
+    async with rig.http as client:
+        answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    names = {family.name for family in text_string_to_metric_families(answer.text)}
+    assert {"tapewick_commits", "tapewick_commit_seconds", "tapewick_ws_clients", "tapewick_http_requests"} <= names
+
+
+async def test_the_docs_need_no_script_and_no_network(rig: Rig) -> None:
+    async with rig.http as client:
+        page = (await client.get("/docs")).text
+        document = (await client.get("/schema/openapi.json")).json()
+        style = await client.get("/docs/style.css")
+    assert "<script" not in page and not re.search(r"(?:https?:)?//", page)
+    assert style.headers["content-type"].startswith("text/css")
+    for path in document["paths"]:
+        assert path in page
+    assert {"/v1/instruments", "/v1/trades", "/v1/candles", "/v1/ticker/{id}", "/v1/coverage/{id}"} <= set(
+        document["paths"]
+    )
+    candles = document["paths"]["/v1/candles"]["get"]
+    assert {one["name"] for one in candles["parameters"] if one.get("required")} == {"instrument", "tf"}
+    assert "application/problem+json" in candles["responses"]["400"]["content"]
+
+
+async def test_the_page_and_its_assets(tmp_path: Path) -> None:
+    webapp = tmp_path / "webapp"
+    (webapp / "assets").mkdir(parents=True)
+    (webapp / "index.html").write_text("<!doctype html><title>chart</title>")
+    (webapp / "assets" / "index-abc.js").write_text("let x = 1")
+    (tmp_path / "secret").write_text("no")
+    (webapp / "leak").symlink_to(tmp_path / "secret")
+    async with running(tmp_path / "data", webapp=webapp) as rig, rig.http as client:
+        page = await client.get("/")
+        assert page.text == "<!doctype html><title>chart</title>" and page.headers["cache-control"] == "no-cache"
+        again = await client.get("/", headers={"if-none-match": page.headers["etag"]})
+        assert again.status_code == 304 and again.text == ""
+        asset = await client.get("/assets/index-abc.js")
+        assert "javascript" in asset.headers["content-type"] and "immutable" in asset.headers["cache-control"]
+        for path in ("/leak", "/..%2fsecret", "/assets/../../secret", "/%2e%2e/secret"):
+            assert (await client.get(path)).status_code == 404
+
+
+async def test_without_a_web_build_the_page_says_so(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", webapp=tmp_path / "none") as rig, rig.http as client:
+        page = await client.get("/")
+    assert page.status_code == 200 and "make web" in page.text
+
+
+async def test_a_busy_port_is_explained(rig: Rig) -> None:
+    port = int(rig.gateway.url.rpartition(":")[2])
+    with pytest.raises(ConfigError, match=f"port {port} is in use: tapewick serve --port 0, or stop the other server"):
+        async with HttpGateway(rig.market, port=port):
+            raise AssertionError
+
+
+@pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 0), ("192.0.2.1", 0), ("127.0.0.1", 99_999)])
+async def test_an_address_that_is_not_ours_is_explained(rig: Rig, host: str, port: int) -> None:
+    with pytest.raises(ConfigError, match="cannot listen"):
+        async with HttpGateway(rig.market, host=host, port=port):
+            raise AssertionError
+
+
+async def test_only_allowed_origins_get_cors(tmp_path: Path) -> None:
+    async with running(tmp_path, allowed_origins=("http://friend.example",)) as rig, rig.http as client:
+        friend = await client.get("/v1/instruments", headers={"origin": "http://friend.example"})
+        other = await client.get("/v1/instruments", headers={"origin": "http://other.example"})
+    assert friend.headers["access-control-allow-origin"] == "http://friend.example"
+    assert "access-control-allow-origin" not in other.headers
+
+
+async def test_a_store_that_fails_is_503_not_a_traceback(rig: Rig) -> None:
+    await rig.store.__aexit__(None, None, None)
+    async with rig.http as client:
+        answer = await client.get(f"/v1/trades?instrument={BTC}")
+    assert answer.status_code in (500, 503)
+    assert json.loads(answer.text)["detail"] and "Traceback" not in answer.text
+    await rig.store.__aenter__()

@@ -1,0 +1,12 @@
+import { createRoot } from "react-dom/client";
+import { App } from "./components/App";
+import { Dashboard } from "./dashboard";
+import { reflect } from "./reflect";
+import "./theme.css";
+
+const root = document.getElementById("root");
+if (root === null) throw new Error("index.html has lost its #root element");
+const dashboard = new Dashboard();
+reflect(dashboard, root);
+dashboard.start();
+createRoot(root).render(<App dashboard={dashboard} />);
