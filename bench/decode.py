@@ -13,8 +13,8 @@ import random
 from typing import Any
 
 import numpy as np
-from harness import Bench, arguments, interleave
 
+from harness import Bench, arguments, interleave
 from tapewick.engine import _codec, _native
 
 SYMBOLS = 100

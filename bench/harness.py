@@ -96,12 +96,14 @@ class Bench:
         summary = RESULTS / "SUMMARY.md"
         lines = summary.read_text().splitlines() if summary.exists() else ["# Results", ""]
         lines = [line for line in lines if f"]({today}-{self.name}.json)" not in line]
-        told = "; ".join(
-            f"{r['what']} **{r['value']:.2f}** (goal {'≤' if r['at_most'] else '≥'} {r['goal']:g}{'' if r['met'] else ', missed'})"
-            for r in self.ratios
-        )
+        told = "; ".join(_line(r) for r in self.ratios)
         lines.append(f"- [{today} {self.name}]({today}-{self.name}.json): {told}")
         summary.write_text("\n".join(lines) + "\n")
+
+
+def _line(r: dict[str, Any]) -> str:
+    sign, missed = "≤" if r["at_most"] else "≥", "" if r["met"] else ", missed"
+    return f"{r['what']} **{r['value']:.2f}** (goal {sign} {r['goal']:g}{missed})"
 
 
 def _cpu() -> str:

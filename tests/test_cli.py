@@ -18,6 +18,7 @@ from tapewick import __version__
 from tapewick.commands import COMMANDS
 from tapewick.commands.options import moment
 from tapewick.commands.output import Progress, table
+from tests.fault.recording import write_recording
 
 FRAME = (
     '{received} {{"stream":"btcusdt@trade","data":{{"e":"trade","E":{ms},"s":"BTCUSDT","t":{id},"p":"{price}",'
@@ -475,22 +476,35 @@ def test_a_replay_ends_on_sigterm_with_what_it_committed(run: Run, capture: Path
 # doctor, migrate
 
 
-def test_doctor_reports_and_repairs_a_damaged_log(run: Run, filled: str) -> None:
-    findings = [
-        json.loads(line) for line in run("doctor", "--data", filled, "--port", "0", "--json").stdout.splitlines()
-    ]
-    by_name = {finding["check"]: finding for finding in findings}
-    assert by_name["data"]["state"] == "ok"
-    assert __version__ in by_name["tapewick"]["detail"]
-    wal = run.folder / filled / "tape.duckdb.wal"
-    wal.write_bytes(b"\x07" * 500)
-    assert "doctor" in run("trades", "binance:BTCUSDT", "--data", filled, code=4).stderr
-    assert "--repair" in run("doctor", "--data", filled, "--port", "0", code=4).stdout
-    repaired = run("doctor", "--data", filled, "--port", "0", "--repair")
-    assert "is kept" in repaired.stdout
-    kept = list((run.folder / filled).glob("*.wal.damaged*"))
-    assert [path.read_bytes() for path in kept] == [b"\x07" * 500]
-    assert len(run("trades", "binance:BTCUSDT", "--data", filled).stdout.splitlines()) == 4
+def test_doctor_finds_a_sound_folder_sound(run: Run, filled: str) -> None:
+    report = run("doctor", "--data", filled, "--port", "0", "--json").stdout
+    findings = {finding["check"]: finding for finding in map(json.loads, report.splitlines())}
+    assert findings["data"]["state"] == "ok"
+    assert __version__ in findings["tapewick"]["detail"]
+    assert findings["engine"]["detail"].startswith(("native", "reference"))
+
+
+def test_doctor_moves_a_damaged_log_aside_and_keeps_it(run: Run) -> None:
+    recording = write_recording(run.folder / "long.log", 3000)
+    replay = run.start("replay", str(recording), "--venue", "binance", "--speed", "50", "--data", "d")
+    wal = run.folder / "d" / "tape.duckdb.wal"
+    while not wal.exists() or wal.stat().st_size < 100_000:
+        assert replay.poll() is None, replay.communicate()[1]
+        time.sleep(0.05)
+    replay.kill()
+    replay.communicate()
+    damaged = bytearray(wal.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 64] = bytes(byte ^ 0xFF for byte in damaged[middle : middle + 64])
+    wal.write_bytes(damaged)
+
+    assert "tapewick doctor" in run("trades", "binance:BTCUSDT", "--data", "d", code=4).stderr
+    assert "--repair" in run("doctor", "--data", "d", "--port", "0", code=4).stdout
+    assert "is kept" in run("doctor", "--data", "d", "--port", "0", "--repair").stdout
+    kept = [path.read_bytes() for path in (run.folder / "d").glob("*.wal.damaged*")]
+    assert kept == [bytes(damaged)]
+    run("replay", str(recording), "--venue", "binance", "--data", "d")
+    assert len(run("trades", "binance:BTCUSDT", "--data", "d", "--limit", "0").stdout.splitlines()) == 3000
 
 
 def test_migrate_goes_down_only_when_told_how_far(run: Run, filled: str) -> None:

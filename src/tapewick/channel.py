@@ -120,11 +120,13 @@ class Seam:
 
     Attach first, then load the history; hold what arrives meanwhile, and hand on only what the
     history did not have. ``broken``: too much arrived to hold; read on from the store instead.
+    ``stale``: an open candle was announced meanwhile, and not passed on.
     """
 
     held: list[Batch] = field(default_factory=list)
     size: int = 0
     broken: bool = False
+    stale: bool = False
     floor: int | None = None
 
     def live(self, batch: Batch) -> Batch | None:

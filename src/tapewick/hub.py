@@ -60,7 +60,7 @@ class Fanout:
         self._joining: dict[Outbox, Seam] = {}
         self._opened: asyncio.Task[Head] | None = None
         self._epoch = ""
-        self._ahead = self._flushed = 0  # offsets handled and written out
+        self._last = self._flushed = 0  # offset of the newest event; where everything up to it is written out
         self._events: list[bytes] = []
         self._flush_soon: asyncio.Handle | None = None
         self._latest: dict[int, CandleBatch] = {}  # by open time; two at most
@@ -78,8 +78,13 @@ class Fanout:
     async def _attach(self) -> Head:
         head = await self._market.attach(self.channel, self)
         self._epoch = head.epoch
-        self._ahead = self._flushed = self._offset(head)
+        self._last = self._flushed = self._offset(head)
         return head
+
+    @property
+    def _ahead(self) -> int:
+        """Every event of this channel up to this offset has been handed to ``durable``."""
+        return self._offset(self._market.forwarded(self.channel.instrument))
 
     def close(self) -> None:
         """Nobody reads any more."""
@@ -97,12 +102,13 @@ class Fanout:
     async def join(self, outbox: Outbox, admitted: Admitted) -> None:
         """History, then live, for one reader. Returns when it is live or has left."""
         request, offset = admitted.request, admitted.cursor
+        has_open = offset is None and request.snapshot > 0
         if offset is None and request.snapshot:
             offset = await self._send_snapshot(outbox, request)
         elif offset is None:
             offset = self._offset(await self._market.head(self.channel.instrument))
         if offset is not None:
-            await self.rejoin(outbox, offset)
+            await self.rejoin(outbox, offset, stale=not has_open)
 
     async def _send_snapshot(self, outbox: Outbox, request: Request) -> int | None:
         """Send the snapshot; the offset from which live data goes on, None if the reader left.
@@ -124,13 +130,13 @@ class Fanout:
                 return page.offset
             start = int(page.batch.rows["open_time"][-1]) + 1
 
-    async def rejoin(self, outbox: Outbox, offset: int) -> None:
-        """Everything after ``offset``, then live."""
+    async def rejoin(self, outbox: Outbox, offset: int, *, stale: bool = True) -> None:
+        """Everything after ``offset``, then live. ``stale``: the reader lacks the newest open candle."""
         while True:
             await outbox.drained()
             if self.name not in outbox.channels or outbox.closed:
                 return
-            seam = self._joining[outbox] = Seam()
+            seam = self._joining[outbox] = Seam(stale=stale)
             try:
                 page = await self._market.page(self.channel, offset)
             except BaseException:
@@ -142,6 +148,7 @@ class Fanout:
             offset = page.offset
             if page.more or seam.broken:
                 del self._joining[outbox]
+                stale = stale or seam.stale
                 continue
             for batch in seam.settle(offset):
                 self._send(outbox, batch)
@@ -152,8 +159,12 @@ class Fanout:
     def _promote(self, outbox: Outbox) -> None:
         """The reader has seen all that was handled: from now on it gets what all get."""
         self._flush()
-        self._joining.pop(outbox, None)
+        seam = self._joining.pop(outbox)
         self._groups.setdefault(outbox.frame, set()).add(outbox)
+        if seam.stale and self.channel.tf is not None:
+            candle = self._market.open_candle(self.channel.instrument, self.channel.tf)
+            if candle is not None:
+                outbox.raw(outbox.frame(self._update_text(candle, candle.rows)))
 
     def leave(self, outbox: Outbox) -> None:
         """Send this reader nothing more."""
@@ -168,8 +179,7 @@ class Fanout:
     # -- live data ---------------------------------------------------------------------------
 
     def durable(self, batch: Batch) -> None:
-        before, last = self._ahead, span(batch)[1]
-        self._ahead = max(before, last)
+        before, self._last = self._last, max(self._last, span(batch)[1])
         if self._groups:
             self._events += self._texts(batch, before)
             if self._flush_soon is None:
@@ -179,10 +189,18 @@ class Fanout:
             rest = seam.live(batch)
             if rest is not None:
                 self._send(outbox, rest)
-            if seam.floor is not None and last >= seam.floor:
+        self._promote_settled()
+
+    def _promote_settled(self) -> None:
+        """Those whose history reached further than the live data then had, and now does not."""
+        for outbox, seam in list(self._joining.items()):
+            if seam.floor is not None and seam.floor <= self._ahead:
                 self._promote(outbox)
 
     def provisional(self, batch: CandleBatch) -> None:
+        for seam in self._joining.values():
+            seam.stale = True
+        self._promote_settled()
         if not self._groups:
             return
         open_time = int(batch.rows["open_time"][0])
@@ -206,8 +224,8 @@ class Fanout:
             "to": position(head.epoch, self._offset(head)),
             "reason": "epoch",
         }
-        self._epoch, self._ahead = head.epoch, self._offset(head)
-        self._flushed = self._ahead
+        self._epoch = head.epoch
+        self._last = self._flushed = self._offset(head)
         readers = [outbox for group in self._groups.values() for outbox in group] + list(self._joining)
         self._groups.clear()
         self._joining.clear()
@@ -339,6 +357,12 @@ class Hub:
     def __init__(self, market: Market, limits: Limits) -> None:
         self._market, self.limits = market, limits
         self._fanouts: dict[Channel, Fanout] = {}
+        self.outboxes: set[Outbox] = set()
+
+    def enter(self, outbox: Outbox) -> None:
+        """A connection has come."""
+        self.outboxes.add(outbox)
+        metrics.clients.inc()
 
     async def admit(self, request: Request) -> Admitted:
         """Check a request against the tape. Raises ``NotFound`` for an unknown instrument."""
@@ -399,7 +423,10 @@ class Hub:
         return True
 
     def drop(self, outbox: Outbox) -> None:
-        """The connection is gone."""
+        """The connection is gone, or is to get nothing more."""
+        if outbox in self.outboxes:
+            self.outboxes.remove(outbox)
+            metrics.clients.dec()
         outbox.close()
         for name in list(outbox.channels):
             self.unfollow(outbox, name)

@@ -180,6 +180,12 @@ class Market:
             feed.saw(int(rows["last_ts"].max()))
         return CandleAnswer(feed.batch(rows, head), head)
 
+    def open_candle(self, id: str, tf: Timeframe) -> CandleBatch | None:
+        """The open candle of a known instrument as last announced; None if unknown or closed since."""
+        feed = self._live.feeds[id]
+        row = feed.open_row(tf.index)
+        return feed.batch(row, feed.head) if len(row) else None
+
     async def changes(self, id: str, tf: Timeframe, since_pos: int, limit: int = 0) -> tuple[CandleAnswer, bool]:
         """Stored rows of one frame that changed after ``since_pos``, in their latest version, by ``pos``.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -61,9 +62,7 @@ def _engine(settings: Settings) -> Engine:
     return Engine(lateness=own.lateness_ms * 1_000_000, grace=own.final_grace_s * SECOND)
 
 
-async def feed(
-    settings: Settings, source: Source, *, progress: Callable[[Progress], None] | None = None
-) -> Report:
+async def feed(settings: Settings, source: Source, *, progress: Callable[[Progress], None] | None = None) -> Report:
     """Bring all of a finite ``source`` into the store, committed.
 
     Raises what the source raises once everything before it has been committed.
@@ -98,7 +97,8 @@ async def feed(
             reporter.cancel()
         if progress is not None:
             progress(now())
-    rejects = +(engine.rejects + getattr(source, "rejects", type(engine.rejects)()))
+    told: Counter[str] = Counter(getattr(source, "rejects", ()))
+    rejects = engine.rejects + told
     return Report(
         trades=role.trades,
         duplicates=rejects.pop("duplicate", 0),
@@ -115,9 +115,9 @@ async def _drained(source: Source, bus: Bus) -> None:
         await bus.settled("trades")
 
 
-async def _unless_failed(work: object, role: EngineRole) -> None:
+async def _unless_failed(work: Coroutine[None, None, None], role: EngineRole) -> None:
     """Run ``work`` to its end, or raise what ended the engine first."""
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type, type-var]
+    task = asyncio.create_task(work)
     watch = asyncio.create_task(role.failed())
     await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
@@ -148,12 +148,14 @@ async def serve(
         await stack.enter_async_context(role)
         market = await stack.enter_async_context(registry.market(bus, store, clock))
         gateway = await stack.enter_async_context(registry.gateway(settings, market, lambda: role.trouble))
-        sources = await stack.enter_async_context(_sources(settings, source_ids, demo=demo))
+        first_run = not any(instrument.simulated for instrument in await store.instruments())
+        sources = await stack.enter_async_context(_sources(settings, source_ids, demo=demo, history=first_run))
         tasks = [asyncio.create_task(_report_health(bus), name="health"), asyncio.create_task(role.failed())]
         tasks += [asyncio.create_task(collect(source, bus), name=source.name) for source in sources]
         stack.push_async_callback(_cancelled, tasks)
         on_ready(gateway.url)
-        await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        watched: set[asyncio.Future[Any]] = {stop, *tasks}
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             if task.done():
                 task.result()
@@ -174,11 +176,11 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 @asynccontextmanager
-async def _sources(settings: Settings, ids: Sequence[str], *, demo: bool) -> AsyncIterator[list[Source]]:
-    """The sources to collect from; for the demo with the simulated venue behind them."""
+async def _sources(settings: Settings, ids: Sequence[str], *, demo: bool, history: bool) -> AsyncIterator[list[Source]]:
+    """The sources to collect from; for the demo with the simulated venue behind them, and its past if asked."""
     if demo:
         async with registry.venue(settings) as venue:
-            yield [registry.simulated_source(settings, venue)]
+            yield [registry.simulated_source(settings, venue, history=history)]
         return
     symbols: dict[str, list[str]] = defaultdict(list)
     for id in ids or [f"binance:{symbol}" for symbol in settings.binance.symbols]:
@@ -194,7 +196,10 @@ async def _report_health(bus: Bus) -> None:
     known: dict[tuple[str, str], tuple[str, str]] = {}
     async for delivery in bus.subscribe(["health"]):
         health = delivery.message
-        if isinstance(health, Health) and known.get((health.source, health.instrument)) != (health.state, health.detail):
+        if isinstance(health, Health) and known.get((health.source, health.instrument)) != (
+            health.state,
+            health.detail,
+        ):
             known[health.source, health.instrument] = (health.state, health.detail)
             report = log.info if health.state == "connected" else log.warning
             report(health.state, source=health.source, detail=health.detail)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BUILT_IN", "bus", "find", "gateway", "market", "names", "simulated_source", "source", "store", "venue"]
 
 SIM_ORIGIN = 1_767_225_600_000  # 2026-01-01: fixed, so that a restarted demo continues its tape
+SIM_HISTORY_MS = 6 * 3_600_000  # what a new demo folder starts with
 Kind = Literal["sources", "buses", "stores"]
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
@@ -84,12 +85,19 @@ def venue(settings: Settings) -> SimVenue:
     return SimVenue(own.symbols, seed=own.seed, rate=own.rate, origin=SIM_ORIGIN)
 
 
-def simulated_source(settings: Settings, venue: SimVenue) -> Source:
-    """The live source pointed at the simulated venue; its instruments are ``sim:…``."""
-    made: Source = find("sources", "binance")(
+def simulated_source(settings: Settings, venue: SimVenue, *, history: bool) -> Source:
+    """The live source pointed at the simulated venue; its instruments are ``sim:…``.
+
+    ``history``: begin with the venue's last hours, for a data folder that has none.
+    """
+    live: Source = find("sources", "binance")(
         settings.sim.symbols, venue="sim", rest_url=venue.rest_url, ws_url=venue.ws_url, retry_cap=1.0
     )
-    return made
+    if not history:
+        return live
+    from tapewick.sim.history import WithHistory
+
+    return WithHistory(live, venue.markets(), now=venue.now(), start=venue.now() - SIM_HISTORY_MS)
 
 
 def source(settings: Settings, venue: str, symbols: Sequence[str]) -> Source:

@@ -74,9 +74,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-_TAGS = {
-    (number, wire): _varint(number << 3 | wire) for number in range(1, 64) for wire in (_VARINT, _FIXED64, _BYTES)
-}
+_TAGS = {(number, wire): _varint(number << 3 | wire) for number in range(1, 64) for wire in (_VARINT, _FIXED64, _BYTES)}
 
 
 def _encode_fields(fields: tuple[_Field, ...], values: dict[str, Any]) -> bytes:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from tapewick.errors import ModelError, NotFound
 from tapewick.model import (
@@ -214,7 +212,7 @@ async def test_trades_since_limit_newest_and_time(opened: Open) -> None:
         async def seqs(**wanted: object) -> list[int]:
             batch, _ = await store.trades("sim:AAA", **wanted)  # type: ignore[arg-type]
             assert batch.seq is not None
-            return batch.seq.tolist()
+            return [int(seq) for seq in batch.seq]
 
         assert await seqs() == list(range(1, 106))
         assert await seqs(since=90) == list(range(91, 106))
@@ -345,8 +343,8 @@ async def test_load_candles_by_key_and_by_window(opened: Open) -> None:
         t = [T0 + k * 60 * SECOND for k in range(200)]
         rows = np.concatenate(
             [
-                row(t[0]), row(t[1], complete=0, state=1), row(t[2], complete=0, state=0), row(t[3], complete=0, state=1),
-                row(t[0], HOUR, complete=0, state=1), row(t[4], complete=1, state=1),
+                row(t[0]), row(t[1], complete=0, state=1), row(t[2], complete=0, state=0),
+                row(t[3], complete=0, state=1), row(t[0], HOUR, complete=0, state=1), row(t[4], complete=1, state=1),
             ]
         )  # fmt: skip
         await write(store, state, None, rows)
@@ -387,8 +385,6 @@ async def test_gaps_open_change_and_close(opened: Open) -> None:
     two = Gap(instrument="sim:AAA", left_id=9, right_id=20, left_ts=90, right_ts=200)
 
     def with_state(gap: Gap, state: str, attempts: int) -> Gap:
-        from msgspec.structs import replace
-
         return replace(gap, state=state, attempts=attempts)
 
     async with opened() as store:
@@ -607,13 +603,14 @@ async def test_kill_inside_a_commit_loses_nothing_acknowledged_and_leaves_nothin
     request: pytest.FixtureRequest, opened: Open, tmp_path: Path, acknowledged: int
 ) -> None:
     kind = request.node.callspec.params["opened"]
-    command = [sys.executable, "-c", WRITER, kind, str(tmp_path / "data"), str(Path(__file__).parents[2])]
-    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    root = str(Path(__file__).parents[2])
+    writer = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITER, kind, str(tmp_path / "data"), root, stdout=asyncio.subprocess.PIPE
+    )
     assert writer.stdout is not None
-    with writer.stdout:
-        last = [int(writer.stdout.readline()) for _ in range(acknowledged)][-1]
-        os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
+    last = [int(await writer.stdout.readline()) for _ in range(acknowledged)][-1]
+    writer.kill()
+    await writer.wait()
     async with opened() as store:
         [state] = await store.claim(["sim:AAA"])
         assert state.seq >= last and state.seq == state.pos * 200

@@ -130,11 +130,11 @@ class DictStore:
     def load(self, keys: Any, windows: Any) -> Any:
         """Rows with ``keys``, and incomplete closed ones that overlap the half-open ``windows``."""
         wanted = {key: self.rows[key] for key in map(tuple, keys.tolist()) if key in self.rows}
-        for key, row in self.rows.items():
-            end = bucket_end(BY_INDEX[key[0]], key[1])
-            if row["state"] == State.CLOSED and row["complete"] == 0:
-                if any(key[1] < to and end > start for start, to in windows.tolist()):
-                    wanted[key] = row
+        for start, to in windows.tolist():
+            for key, row in self.rows.items():
+                if row["state"] == State.CLOSED and row["complete"] == 0 and key[1] < to:
+                    if bucket_end(BY_INDEX[key[0]], key[1]) > start:
+                        wanted[key] = row
         return self._array(wanted.values())
 
     @staticmethod

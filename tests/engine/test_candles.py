@@ -75,7 +75,7 @@ def by_hand(rows: Sequence[tuple[int, int, int, int, int]], tf: str) -> list[tup
     groups: dict[int, list[tuple[int, int, int, int, int]]] = {}
     for row in sorted(rows, key=lambda row: (row[1], row[0])):
         groups.setdefault(bucket(BY_NAME[tf], row[1]), []).append(row)
-    made = []
+    made: list[tuple[int, ...]] = []
     for open_time, group in sorted(groups.items()):
         prices = [price for _, _, price, _, _ in group]
         bought = [row for row in group if row[4] > 0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tapewick.engine import _codec
@@ -34,6 +34,10 @@ SHAPES = [
 @pytest.fixture(scope="module")
 def native() -> Any:
     return codec("native")
+
+
+# How long drawing takes says more about the machine than about the strategy.
+patient = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def assert_same(native: Any, frames: list[bytes], scales: tuple[int, int] = (8, 8)) -> Any:
@@ -109,7 +113,7 @@ def texts(draw: Any, value: str) -> str:
 @st.composite
 def numbers(draw: Any, value: str) -> str:
     """A decimal as a JSON string or, where it is one, as a JSON number."""
-    return value if draw(st.integers(0, 9)) == 9 else draw(texts(value))
+    return value if draw(st.integers(0, 9)) == 9 else str(draw(texts(value)))
 
 
 @st.composite
@@ -149,26 +153,28 @@ def frames(draw: Any) -> bytes:
             st.sampled_from([f"x@{kind}"] * 20 + ["x@trade", "x@news", "x@depth", "", "币@trade", "\\u0040@trade"])
         )
         body = draw(objects([("stream", f'"{stream}"'), ("data", body)]))
-    return (draw(spaces) + body + draw(spaces)).encode("utf-8", "surrogatepass")
+    return f"{draw(spaces)}{body}{draw(spaces)}".encode("utf-8", "surrogatepass")
 
 
 @st.composite
 def damaged(draw: Any) -> bytes:
     """A frame with a piece cut out, replaced or inserted."""
-    frame = draw(st.one_of(st.sampled_from(SHAPES), frames()))
+    frame: bytes = draw(st.one_of(st.sampled_from(SHAPES), frames()))
     start = draw(st.integers(0, len(frame)))
     end = start + draw(st.integers(0, 5))
-    piece = draw(
+    piece: bytes = draw(
         st.one_of(st.binary(max_size=3), st.sampled_from([b'"', b"\\", b"}", b"{", b"[", b",", b"\xe5", b"\\ud83d"]))
     )
     return frame[:start] + piece + frame[end:]
 
 
+@patient
 @given(batch=st.lists(frames(), max_size=5))
 def test_trades_of_any_layout(native: Any, batch: list[bytes]) -> None:
     assert_same(native, [frame.replace(b"\n", b" ") for frame in batch])
 
 
+@patient
 @given(batch=st.lists(damaged(), min_size=1, max_size=4))
 def test_damaged_frames(native: Any, batch: list[bytes]) -> None:
     assert_same(native, [frame.replace(b"\n", b" ") for frame in batch])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tapewick.errors import BadRequest, ModelError
@@ -101,6 +101,7 @@ scales = st.one_of(st.integers(0, 12), st.sampled_from([18, 38]))
 
 
 @pytest.mark.parametrize("name", ["python", "native"])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=st.lists(fields, max_size=4), ps=scales, ss=scales, how=options, instrument=st.sampled_from(NAMES_TO_ESCAPE)
 )
@@ -138,6 +139,7 @@ trades = st.tuples(
 
 
 @pytest.mark.parametrize("name", ["python", "native"])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=st.lists(trades, max_size=4),
     seq=st.booleans(),

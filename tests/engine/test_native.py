@@ -22,7 +22,7 @@ offsets = st.one_of(
     st.integers(-3 * 86_400, 3 * 86_400).map(lambda s: s * SECOND + s % 7),
     st.sampled_from([-SECOND, -1, 0, 1, 60 * SECOND - 1, 60 * SECOND, 86_400 * SECOND - 1, 86_400 * SECOND]),
 )
-ids = st.integers(0, 60)
+ids = st.one_of(st.integers(0, 60), st.integers(0, 60).map(lambda i: i + 1024))  # 1024 apart share a ring slot
 
 
 @st.composite
@@ -64,7 +64,7 @@ simple = st.sampled_from([("take",), ("live",), ("restart",), ("load",)])
 @st.composite
 def scripts(draw: Any) -> list[tuple[Any, ...]]:
     """A tape that mostly goes on, id by id and in time, and is disturbed now and then."""
-    id, ts, script = draw(ids), EDGE + draw(offsets), []
+    id, ts, script = draw(st.sampled_from([0, 0, 1, 20])), EDGE + draw(offsets), []
     for _ in range(draw(st.integers(1, 14))):
         kind = draw(st.sampled_from(["on", "on", "on", "tick", "commit", "commit", "simple", "disturbed", "rescale"]))
         if kind == "on":
@@ -153,7 +153,7 @@ def _bytes(found: tuple[Any, ...]) -> list[Any]:
     return [x.tobytes() if isinstance(x, np.ndarray) else x for x in found]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     scripts(),
     st.sampled_from([0, 1, 2 * SECOND]),

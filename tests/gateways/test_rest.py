@@ -147,7 +147,7 @@ async def test_ticker_and_coverage_take_ids_encoded_or_as_tail(rig: Rig) -> None
         assert (await rig.get(f"/v1/ticker/{id}"))["trades_24h"] == 50
         assert (await rig.get(f"/v1/coverage/{id}"))["instrument"] == ETH
     ticker = await rig.get(f"/v1/ticker/{ETH}")
-    assert ticker["last"] == "106.5" and ticker["ts"] == MS0 + 5000 and ticker["position"].endswith(":50")
+    assert ticker["last"] == "103.5" and ticker["ts"] == MS0 + 5000 and ticker["position"].endswith(":50")
 
 
 async def test_coverage_lists_ranges_and_gaps(rig: Rig) -> None:

@@ -56,4 +56,7 @@ def rows(text: bytes) -> list[dict[str, Any]]:
 
 def values(read: dict[str, bytes]) -> dict[str, list[dict[str, Any]]]:
     """Value fields only: what must not depend on how the trades arrived."""
-    return {tf: [{k: v for k, v in row.items() if k not in PROCESS_FIELDS} for row in rows(text)] for tf, text in read.items()}
+    return {
+        tf: [{k: v for k, v in row.items() if k not in PROCESS_FIELDS} for row in rows(text)]
+        for tf, text in read.items()
+    }

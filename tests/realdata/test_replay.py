@@ -82,7 +82,10 @@ def test_three_markets_interleaved_do_not_touch_each_other(
     stored: Path, spot: list[Path], testdata: Path, tmp_path: Path
 ) -> None:
     folder = testdata / "binance-ws-2024-08"
-    others = [folder / f"{name}.gz" for name in ("usdm_btcusdt_20240808", "cm_btcusd_perp_20240808", "cm_btcusd_perp_20240809")]
+    others = [
+        folder / f"{name}.gz"
+        for name in ("usdm_btcusdt_20240808", "cm_btcusd_perp_20240808", "cm_btcusd_perp_20240809")
+    ]
     replay(tmp_path / "D", others[0], spot[1], others[2], spot[0], others[1])
     assert values(stored_candles(tmp_path / "D", BTC)) == values(stored_candles(stored, BTC))
     for id, first, last in (

@@ -189,6 +189,13 @@ async def test_malformed_lines_are_counted_and_the_rest_goes_on(tmp_path: Path) 
     assert accounted(source)
 
 
+async def test_one_absurd_receive_time_moves_no_clock(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "spot", [(0, trade(1, 0)), (10**9, trade(2, 1)), (2, trade(3, 2))])
+    _, events = await run(path)
+    assert ids(events) == [1, 2, 3]
+    assert max(batch.clock for batch in batches(events)) == T0 + 2 * MS
+
+
 def capture(path: Path, *lines: str) -> Path:
     path.write_text("".join(line + "\n" for line in lines))
     return path

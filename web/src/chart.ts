@@ -137,13 +137,13 @@ export class CandleChart {
     if (last < 0) return;
     const right = view.following ? last + MARGIN : this.#indexOf(view.to);
     const count = (view.to - view.from) / lengthOf(this.#market.tf);
-    const width = count >= FEWEST && count <= MOST ? count : this.#defaultCount;
+    const width = Math.min(count >= FEWEST && count <= MOST ? count : this.#defaultCount, this.#fill);
     this.#chart.timeScale().setVisibleLogicalRange({ from: right - width, to: right });
   }
 
-  goLive(smooth: boolean): void {
-    if (smooth) this.#chart.timeScale().scrollToRealTime();
-    else this.#chart.timeScale().scrollToPosition(MARGIN, false);
+  /** At once: the library's animated scroll is cut short by the next live update (seen with 5.2.1). */
+  goLive(): void {
+    this.#chart.timeScale().scrollToPosition(MARGIN, false);
   }
 
   pan(places: number): void {
@@ -213,10 +213,14 @@ export class CandleChart {
   #startView(): void {
     const last = this.#slots.length - 1;
     this.#chart.timeScale().applyOptions({ timeVisible: !isDaily(this.#market.tf) });
-    // A young tape is drawn larger rather than pressed against the right edge.
-    const count = Math.min(this.#defaultCount, Math.max(YOUNG, last + 2 * MARGIN));
+    const count = Math.min(this.#defaultCount, this.#fill);
     this.#chart.timeScale().setVisibleLogicalRange({ from: last + MARGIN - count, to: last + MARGIN });
     this.#candles.priceScale().applyOptions({ autoScale: true });
+  }
+
+  /** Places that the candles held can fill: a young tape is drawn larger, not pressed against the right edge. */
+  get #fill(): number {
+    return Math.max(YOUNG, this.#slots.length + 2 * MARGIN);
   }
 
   get #defaultCount(): number {

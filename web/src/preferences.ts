@@ -34,7 +34,3 @@ export function writePreferences(preferences: Preferences, storage: Storage = lo
 export function systemTheme(): Theme {
   return matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark";
 }
-
-export function prefersStillness(): boolean {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches;
-}

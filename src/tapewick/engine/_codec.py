@@ -187,8 +187,9 @@ class Decoder:
     def frames(self, frames: Sequence[bytes], recv: I64 | int) -> Decoded:
         """Decode bare JSON frames; ``recv`` (ns) is one time per frame or one for all.
 
-        Frames whose first bytes name another type than a trade (stream name, event tag, or a
-        depth snapshot) are counted by it without a look at the rest.
+        A frame whose first bytes name another type than a trade (stream name, event tag, or a depth
+        snapshot) is counted by it without a look at the rest: ``malformed_json`` counts only frames
+        that claim to be trades or name no type. Raises ``ModelError`` for other numbers of times.
         """
         times: Iterable[int]
         if isinstance(recv, np.ndarray):
@@ -232,7 +233,11 @@ class Decoder:
         self._open, self._others, self._rejects = [], {}, {}
 
     def _finish(self, last: int) -> Decoded:
-        return Decoded([group.close() for group in self._open], self._others, self._rejects, last)
+        groups = [group.close() for group in self._open]
+        for group in self._open:
+            group.symbol.groups = {}  # symbols live as long as the decoder, rows must not
+        self._open = []
+        return Decoded(groups, self._others, self._rejects, last)
 
     def _take(self, frame: bytes, recv: int) -> None:
         read = _read(frame)
@@ -240,7 +245,7 @@ class Decoder:
             if not self._keep(read, recv):
                 _count(self._rejects, "overflow")
         elif type(read) is Other:
-            _count(self._others, read)
+            _count(self._others, str(read))
         else:
             _count(self._rejects, str(read))
 
@@ -253,29 +258,31 @@ class Decoder:
             symbol.batch, symbol.groups, symbol.top_price, symbol.top_size = self._batch, {}, 0, 0
         return symbol
 
-    def _group(self, symbol: _Symbol, kind: str) -> _Open:
-        group = symbol.groups[kind] = _Open(symbol, kind)
-        self._open.append(group)
+    def _group(self, symbol: _Symbol, kind: str, futures: bool) -> _Open:
+        group = symbol.groups.get(kind)
+        if group is None:
+            group = symbol.groups[kind] = _Open(symbol, kind)
+            self._open.append(group)
+        group.futures = group.futures or futures
         return group
 
     def _keep(self, trade: Trade, recv: int) -> bool:
         """Add a trade to its group; False, and nothing changed, if its values do not fit 64 bits."""
         kind, name, id, first, span, ts, price, size, side, futures, void = trade
         symbol = self._symbol(name)
-        if not void:
-            new_price = _fit(*price, symbol.price_scale, symbol.known, symbol.top_price)
-            new_size = _fit(*size, symbol.size_scale, symbol.known, symbol.top_size)
-            if new_price is None or new_size is None:
-                return False
-        group = symbol.groups.get(kind) or self._group(symbol, kind)
-        group.futures = group.futures or futures
         if void:
-            group.voids.append(id)
+            self._group(symbol, kind, futures).voids.append(id)
             return True
+        new_price = _fit(*price, symbol.price_scale, symbol.known, symbol.top_price)
+        new_size = _fit(*size, symbol.size_scale, symbol.known, symbol.top_size)
+        if new_price is None or new_size is None:
+            return False
         price_scale, price_mantissa, symbol.top_price = new_price
         size_scale, size_mantissa, symbol.top_size = new_size
         symbol.price_scale, symbol.size_scale, symbol.known = price_scale, size_scale, True
-        group.rows.append((id, first, span, ts, recv, side, price_mantissa, size_mantissa, price_scale, size_scale))
+        self._group(symbol, kind, futures).rows.append(
+            (id, first, span, ts, recv, side, price_mantissa, size_mantissa, price_scale, size_scale)
+        )
         return True
 
 

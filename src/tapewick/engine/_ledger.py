@@ -57,6 +57,12 @@ class Ledger:
         self._note_window(joined, new, at_end=high == len(self.ranges))
         self.ranges[low:high] = [self._join(joined, new)]
 
+    def extend(self, first: int, last: int, first_ts: int, last_ts: int) -> None:
+        """Cover [first, last], all above what is covered, as adding its records one by one would."""
+        self.add(first, first, first_ts)
+        tail = self.ranges[-1]
+        tail.last, tail.last_ts = last, last_ts
+
     def _join(self, joined: list[Range], new: Range) -> Range:
         """One range in place of ``joined`` (ascending, may be empty) and ``new``."""
         by_id = sorted([*joined, new], key=lambda r: r.last)

@@ -17,7 +17,8 @@ import numpy as np
 
 from tapewick.engine._ledger import Ledger, range_rows
 from tapewick.engine._row import Row, pack, unpack
-from tapewick.model import CANDLE, I64, NO_TIME, Candles, Change, Reason, State
+from tapewick.engine._runs import Run, plain_run
+from tapewick.model import CANDLE, I8, I32, I64, NO_TIME, Candles, Change, Reason, State
 from tapewick.timeframe import BY_INDEX, SECOND, STORED, TREE, bucket, bucket_end
 
 __all__ = ["REJECTS", "Ingested", "Taken", "TapeCore"]
@@ -92,11 +93,11 @@ class TapeCore:
         self,
         trade_id: I64,
         first_id: I64,
-        count: I64,
+        count: I64 | I32,
         ts_event: I64,
         price: I64,
         size: I64,
-        side: I64,
+        side: I64 | I8,
         covers: I64 | None = None,
         latest: int = 2**63 - 1,
         clock: int = 0,
@@ -116,8 +117,15 @@ class TapeCore:
             raise ValueError("the columns of a batch must have the same length")
         latest = min(latest, LATEST)
         rejects = np.zeros(len(REJECTS), np.int64)
-        accepted = []
-        quarantined = []
+        accepted: list[int] = []
+        quarantined: list[tuple[int, int]] = []
+        after = self._ledger.ranges[-1].last if self._ledger.ranges else -1
+        run = self.contiguous and plain_run(
+            trade_id, first_id, count, ts_event, price, size, side, after=after, window=(EARLIEST, latest)
+        )
+        if run:
+            self._take_run(run, reason or Reason.LATE)
+            accepted, columns = list(range(len(run))), [[]] * len(columns)
         for i, record in enumerate(zip(*columns, strict=True)):
             why = self._screen(record, latest, allow_zero)
             if why is None:
@@ -173,6 +181,22 @@ class TapeCore:
         if second == self._second.open_time:
             self._second.merge(delta)
         self.newest_ts = max(self.newest_ts, ts)
+
+    def _take_run(self, run: Run, reason: int) -> None:
+        """``_take_in`` for every trade of a plain run, at once."""
+        for minute in run.deltas(STORED[0], self.seq, reason):
+            self._deltas.setdefault(minute.open_time, Row(minute.open_time)).merge(minute)
+        tail = run.newest_second()
+        (second,) = tail.deltas(BY_INDEX[0], self.seq + len(run) - len(tail), reason)
+        if second.open_time > self._second.open_time:
+            self._second = Row(second.open_time)
+        if second.open_time == self._second.open_time:
+            self._second.merge(second)
+        recent = zip(*(c[-RING:].tolist() for c in (run.id, run.ts, run.price, run.size)), strict=True)
+        self._recent.update((record[0] % RING, record) for record in recent)
+        self._ledger.extend(int(run.id[0]), int(run.id[-1]), int(run.ts[0]), int(run.ts[-1]))
+        self.seq += len(run)
+        self.newest_ts = max(self.newest_ts, int(run.ts[-1]))
 
     def _cover(self, first: int, last: int, quarantined: list[tuple[int, int]]) -> None:
         """Cover [first, last] but for the ``quarantined`` ranges (ascending): those ids exist and are not stored."""

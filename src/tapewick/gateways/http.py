@@ -31,7 +31,7 @@ from tapewick.gateways import _docs, _problem, rest, static, stream
 from tapewick.gateways._bridge import Bridge, HttpProtocol
 from tapewick.hub import Hub
 from tapewick.market import Market
-from tapewick.outbox import Limits
+from tapewick.outbox import Limits, Outbox
 
 __all__ = ["HttpGateway"]
 
@@ -88,23 +88,27 @@ class HttpGateway:
     ) -> None:
         self._market, self._host, self._port, self._title = market, host, port, title
         self._origins, self._readiness, self._drain = tuple(allowed_origins), readiness, drain
-        self._limits = limits or Limits()
+        self._hub = Hub(market, limits or Limits())
         self._webapp = webapp
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.url = ""
+
+    @property
+    def connections(self) -> frozenset[Outbox]:
+        """The push connections open now."""
+        return frozenset(self._hub.outboxes)
 
     async def __aenter__(self) -> Self:
         listener = _listener(self._host, self._port)
         port = listener.getsockname()[1]
         shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
         self.url = f"http://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}"
-        hub = Hub(self._market, self._limits)
-        door = stream.door(self._market, hub, self._origins)
+        door = stream.door(self._market, self._hub, self._origins)
         config = uvicorn.Config(
             self._application(),
             http=HttpProtocol,
-            ws=partial(Bridge, door, self._limits.frame_bytes, self._drain),  # type: ignore[arg-type]
+            ws=partial(Bridge, door, self._hub.limits.frame_bytes, self._drain),  # type: ignore[arg-type]
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -191,9 +195,11 @@ def _cors(origins: Collection[str]) -> CORSConfig | None:
 
 def _listener(host: str, port: int) -> socket.socket:
     """A bound socket. Raises ``ConfigError`` with the remedy when that fails."""
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"cannot listen on port {port}: choose one from 1 to 65535, or 0 for any")
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, OverflowError) as error:
+    except socket.gaierror as error:
         raise ConfigError(f"cannot listen on host {host!r}, port {port}: {error}") from None
     family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
     listener = socket.socket(family, kind, protocol)

@@ -16,7 +16,6 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from picows import WSUpgradeResponseWithListener as Accepted
 from ulid import ULID
 
-from tapewick import metrics
 from tapewick.channel import Channel, Since, parse_position
 from tapewick.errors import ApiError, BadRequest, ModelError, NotFound
 from tapewick.gateways._bridge import Answer, Door, refuse
@@ -125,7 +124,7 @@ class Session(WSListener):
             lambda: self.close(4008, "slow_consumer"),
             lambda: self.close(1011, "internal error"),
         )
-        metrics.clients.inc()
+        self._hub.enter(self._outbox)
         limits = self._limits
         self._outbox.control(
             {
@@ -143,7 +142,6 @@ class Session(WSListener):
             self._beat.cancel()
         if self._outbox is not None:
             self._hub.drop(self._outbox)
-            metrics.clients.dec()
 
     def pause_writing(self) -> None:
         if self._outbox is not None:

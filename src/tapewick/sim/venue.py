@@ -149,6 +149,14 @@ class SimVenue:
         """Every trade that happened since the venue opened, sent or not."""
         return self._tapes[symbol].trades(self._first[symbol], self._sent[symbol])
 
+    def now(self) -> int:
+        """The venue's time, UTC ms."""
+        return self._clock.now() // 1_000_000
+
+    def markets(self) -> dict[str, Market]:
+        """The generated market of each symbol; none where recordings are served."""
+        return dict(self._markets())
+
     # Faults, callable at any time and by name from a script.
 
     def drop_connections(self, *, fin: bool = True) -> None:

@@ -161,8 +161,6 @@ class Recording:
             if len(group.voids):
                 part.others["void"] += len(group.voids)
             part.batches.append((group.kind, self._batch(group)))
-            if len(group.ts_recv):
-                self._until = max(self._until, int(group.ts_recv.max()))
         part.until = self._until
         return part
 
@@ -173,7 +171,8 @@ class Recording:
             first_id=group.first_id,
             count=group.count,
             ts_event=group.ts_event,
-            ts_recv=group.ts_recv,
+            # Receive times never go back in a sound file: one that lies ahead of what follows it is wrong.
+            ts_recv=np.minimum(group.ts_recv, self._until),
             price=group.price,
             size=group.size,
             side=group.side,

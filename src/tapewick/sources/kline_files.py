@@ -30,7 +30,7 @@ _EXPECTED = (
     "taker_buy_volume, taker_buy_quote_volume[, ignored] as JSON arrays or CSV"
 )
 _CHUNK = 8192
-_TENS = [10**power for power in range(80)]
+_TENS: list[int] = [10**power for power in range(80)]
 _Fields: TypeAlias = list[str | int]
 _LINE = msgspec.json.Decoder(list[str | int | _Fields])
 _DOCUMENT = msgspec.json.Decoder(list[_Fields])

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,7 @@ class ReplaySource:
         """Stored bytes of all files; those that cannot be opened count 0."""
         return sum(path.stat().st_size for path in self._files if path.is_file())
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """Instruments before their first batch, then batches until every file is read."""
         block = PACED_BLOCK if self._paced else BLOCK
         self._recordings = [await asyncio.to_thread(Recording, path, self._venue, block) for path in self._files]
@@ -229,10 +230,11 @@ def _joined(batches: list[TradeBatch]) -> TradeBatch:
     """One batch of several files' trades of one instrument, stable by receive time."""
     if len(batches) == 1:
         return batches[0]
-    columns = ("trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side")
+    names = ("trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in names}
     whole = replace(
         batches[0],
-        **{name: np.concatenate([getattr(batch, name) for batch in batches]) for name in columns},
+        **columns,
         covers=tuple(pair for batch in batches for pair in batch.covers or ()) or None,
     )
     order: I64 = np.argsort(whole.ts_recv, kind="stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 from tapewick.errors import BadPayload, ConfigError
@@ -77,7 +77,7 @@ class TradeFileSource:
         """Stored bytes of all files; those that cannot be opened count 0."""
         return sum(path.stat().st_size for path in self._files if path.is_file())
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """The instrument, then its trades, file by file in the order given."""
         announced = False
         faults: list[str] = []
@@ -103,7 +103,7 @@ class TradeFileSource:
         )
 
 
-async def _threaded(batches: Iterator[TradeBatch], faults: list[str]) -> AsyncIterator[TradeBatch]:
+async def _threaded(batches: Iterator[TradeBatch], faults: list[str]) -> AsyncGenerator[TradeBatch]:
     """What an iterator that blocks yields, made in threads; a ``BadPayload`` ends it and is noted."""
     loop = asyncio.get_running_loop()
     while True:

@@ -2,7 +2,6 @@ import { type JSX, useEffect, useRef } from "react";
 import type { CandleChart } from "../chart";
 import type { Dashboard } from "../dashboard";
 import { type Action, frameAfterPause, keyAction } from "../keys";
-import { prefersStillness } from "../preferences";
 import { Announcer } from "./Announcer";
 import { ChartPane } from "./ChartPane";
 import { DashboardContext, useValue } from "./context";
@@ -106,7 +105,7 @@ function act(action: Action, dashboard: Dashboard, chart: CandleChart | null): v
     case "instrument":
       return dashboard.step(action.by);
     case "live":
-      return chart?.goLive(!prefersStillness());
+      return chart?.goLive();
     case "pan":
       return chart?.pan(action.by * 10);
     case "zoom":

@@ -1,6 +1,5 @@
 import { type JSX, useEffect, useRef } from "react";
 import { CandleChart, type View } from "../chart";
-import { prefersStillness } from "../preferences";
 import { useDashboard, useValue } from "./context";
 import { Legend } from "./Legend";
 
@@ -20,7 +19,7 @@ export function ChartPane({ onChart }: { onChart: (chart: CandleChart | null) =>
       <Cover />
       <FrameEntry />
       {following ? null : (
-        <button type="button" className="go-live" onClick={() => chart.current?.goLive(!prefersStillness())}>
+        <button type="button" className="go-live" onClick={() => chart.current?.goLive()}>
           → live
         </button>
       )}

@@ -113,11 +113,14 @@ struct Receipts {
     int64_t all = 0;
 
     Receipts(nb::handle recv, size_t frames) {
-        if (PyLong_Check(recv.ptr())) {
-            all = nb::cast<int64_t>(recv);
+        if (PyLong_Check(recv.ptr()) || !nb::try_cast(recv, each)) {
+            // Anything but an integer or a column of them raises TypeError here.
+            nb::object whole = nb::steal(PyNumber_Index(recv.ptr()));
+            if (!whole.is_valid()) throw nb::python_error();
+            all = PyLong_AsLongLong(whole.ptr());
+            if (all == -1 && PyErr_Occurred()) throw nb::python_error();
             return;
         }
-        if (!nb::try_cast(recv, each)) throw nb::type_error("recv must be an int or a one-dimensional int64 array");
         if (each.shape(0) != frames)
             raise("ModelError", std::to_string(each.shape(0)) + " receive times for " + std::to_string(frames) + " frames");
     }

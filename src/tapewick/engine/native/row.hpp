@@ -55,12 +55,12 @@ struct Row {
             if (t.price > high) high = t.price;
             if (t.price < low) low = t.price;
         }
+        // Masked, not branched: the side of the next trade cannot be predicted.
+        const u128 bought = t.side > 0 ? ~u128{0} : 0;
         volume.add(static_cast<u128>(t.size));
         quote_volume.add(quote);
-        if (t.side > 0) {
-            taker_buy_volume.add(static_cast<u128>(t.size));
-            taker_buy_quote_volume.add(quote);
-        }
+        taker_buy_volume.add(static_cast<u128>(t.size) & bought);
+        taker_buy_quote_volume.add(quote & bought);
         trades += t.count;
         last_seq = seq;
         if (why > reason) reason = why;

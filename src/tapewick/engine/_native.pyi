@@ -1,0 +1,139 @@
+"""The C++ part of the engine, where it was built."""
+
+from collections.abc import Sequence
+
+from tapewick.engine._reference import Ingested, Taken
+from tapewick.model import I8, I32, I64, Candles, TradeBatch
+
+# core
+class TapeCore:
+    """One instrument's tape and candles; see ``tapewick.engine._reference.TapeCore``."""
+
+    def __init__(self, number: int, lateness: int, grace: int, keep: int, contiguous: bool = True) -> None: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def lateness(self) -> int: ...
+    @property
+    def grace(self) -> int: ...
+    @property
+    def keep(self) -> int: ...
+    @property
+    def contiguous(self) -> bool: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def pos(self) -> int: ...
+    @property
+    def watermark(self) -> int: ...
+    @property
+    def newest_ts(self) -> int: ...
+    @property
+    def pending(self) -> bool: ...
+    def restore(self, seq: int, pos: int, watermark: int, ranges: I64, rows: Candles, newest: I64) -> None: ...
+    def ingest(
+        self,
+        trade_id: I64,
+        first_id: I64,
+        count: I64 | I32,
+        ts_event: I64,
+        price: I64,
+        size: I64,
+        side: I64 | I8,
+        covers: I64 | None = None,
+        latest: int = ...,
+        clock: int = 0,
+        reason: int = 0,
+        allow_zero: bool = False,
+    ) -> Ingested: ...
+    def missing(self) -> tuple[I64, I64]: ...
+    def load(self, rows: Candles) -> None: ...
+    def take(self) -> Taken: ...
+    def live(self) -> Candles: ...
+    def ranges(self) -> I64: ...
+    def rescale(self, price_factor: int, size_factor: int) -> None: ...
+
+def bucket(tf: int, t: int) -> tuple[int, int]:
+    """Open and end (ns) of the bucket of timeframe index ``tf`` that holds time ``t`` (ns)."""
+
+# codec
+class Group:
+    """One symbol's trades of one kind, as columns in order of arrival.
+
+    ``symbol`` is the venue's own text; ``kind`` is ``trade`` or ``aggTrade``; ``futures``: a
+    frame carried a futures-only key. ``price`` and ``size`` are mantissas at ``price_scale`` and
+    ``size_scale``; times are UTC ns. ``voids``: ids the venue used for no trade. Columns are cut
+    from one block of the whole call when first read, and keep it alive.
+    """
+
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def futures(self) -> bool: ...
+    @property
+    def price_scale(self) -> int: ...
+    @property
+    def size_scale(self) -> int: ...
+    @property
+    def trade_id(self) -> I64: ...
+    @property
+    def first_id(self) -> I64: ...
+    @property
+    def count(self) -> I32: ...
+    @property
+    def ts_event(self) -> I64: ...
+    @property
+    def ts_recv(self) -> I64: ...
+    @property
+    def price(self) -> I64: ...
+    @property
+    def size(self) -> I64: ...
+    @property
+    def side(self) -> I8: ...
+    @property
+    def voids(self) -> I64: ...
+    def __len__(self) -> int: ...
+
+class Decoded:
+    """What a block of frames held.
+
+    ``others`` counts frames that are no trades by type, ``rejects`` refused frames by reason;
+    ``last_recv`` is the receive time of the last frame, 0 if none.
+    """
+
+    @property
+    def groups(self) -> list[Group]: ...
+    @property
+    def others(self) -> dict[str, int]: ...
+    @property
+    def rejects(self) -> dict[str, int]: ...
+    @property
+    def last_recv(self) -> int: ...
+
+class Decoder:
+    """Raw exchange frames to columns; see ``tapewick.engine._codec.Decoder``.
+
+    Safe to call from several threads; ``lines`` scans without the GIL.
+    """
+
+    def __init__(self, price_scale: int = 8, size_scale: int = 8) -> None: ...
+    def set_scale(self, symbol: str, price_scale: int, size_scale: int) -> None: ...
+    def frames(self, frames: Sequence[bytes], recv: I64 | int) -> Decoded: ...
+    def lines(self, block: bytes) -> Decoded: ...
+
+def encode_candles(
+    instrument: str,
+    rows: Candles,
+    price_scale: int,
+    size_scale: int,
+    *,
+    times: str = "ms",
+    lines: bool = False,
+    text_ids: bool = False,
+) -> bytes:
+    """CANDLE rows as exact-decimal JSON; see ``tapewick.engine._codec.encode_candles``."""
+
+def encode_trades(batch: TradeBatch, *, times: str = "ms", lines: bool = False, text_ids: bool = False) -> bytes:
+    """A batch's trades as exact-decimal JSON; see ``tapewick.engine._codec.encode_trades``."""
