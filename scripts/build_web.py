@@ -14,28 +14,41 @@ ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "web"
 WEBAPP = ROOT / "src" / "tapewick" / "gateways" / "webapp"
 STAMP = WEB / "node_modules" / ".tapewick"
+LOG = ROOT / "logs" / "web.log"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def main() -> int:
     """Install packages if the lock changed, then build; 0 when the page is there."""
-    env = {**os.environ, "PATH": f"{folder()}{os.pathsep}{os.environ['PATH']}"}
+    LOG.parent.mkdir(exist_ok=True)
+    LOG.write_text("")
     lock = hashlib.sha256((WEB / "package-lock.json").read_bytes()).hexdigest()
     if not STAMP.exists() or STAMP.read_text() != lock:
         print("tapewick: installing web packages", flush=True)
-        if subprocess.run(["npm", "ci", "--ignore-scripts", "--silent"], cwd=WEB, env=env).returncode:
-            print("tapewick: npm ci failed; is the package registry reachable?", file=sys.stderr)
-            return 1
+        if not npm("ci", "--ignore-scripts"):
+            return fail("the web packages could not be installed; is the package registry reachable?")
         STAMP.write_text(lock)
     print("tapewick: building the page", flush=True)
-    log = ROOT / "logs" / "web.log"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("w") as out:
-        code = subprocess.run(["npm", "run", "build", "--silent"], cwd=WEB, env=env, stdout=out, stderr=out).returncode
-    if code:
-        print(f"tapewick: the page did not build:\n{log.read_text()[-2000:]}", file=sys.stderr)
-        return 1
+    if not npm("run", "build"):
+        return fail("the page did not build")
     (WEBAPP / "index.html").touch()  # newer than its sources, whatever the build wrote
     return 0
+
+
+def npm(*words: str) -> bool:
+    """Whether ``npm words`` ends with 0; what it says goes to the log."""
+    env = {**os.environ, "PATH": f"{folder()}{os.pathsep}{os.environ['PATH']}"}
+    if CERTIFICATES.exists():  # the wheel's Node knows only its own authorities, not those of the machine
+        env.setdefault("NODE_EXTRA_CA_CERTS", str(CERTIFICATES))
+    with LOG.open("a") as log:
+        return subprocess.run(["npm", *words], cwd=WEB, env=env, stdout=log, stderr=log).returncode == 0
+
+
+def fail(text: str) -> int:
+    """Print the end of the log and one line, return 1."""
+    tail = LOG.read_text().splitlines()[-12:]
+    print("\n".join([*tail, f"tapewick: {text} (all of it: {LOG.relative_to(ROOT)})"]), file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

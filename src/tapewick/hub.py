@@ -359,6 +359,11 @@ class Hub:
         self._fanouts: dict[Channel, Fanout] = {}
         self.outboxes: set[Outbox] = set()
 
+    @property
+    def channels(self) -> list[str]:
+        """Names of the channels somebody follows."""
+        return [channel.name for channel in self._fanouts]
+
     def enter(self, outbox: Outbox) -> None:
         """A connection has come."""
         self.outboxes.add(outbox)

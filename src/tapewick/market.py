@@ -7,7 +7,7 @@ announces, and ``watch`` goes from history to live without hole or duplicate.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
@@ -299,7 +299,9 @@ class Market:
         answer = await self.candles(channel.instrument, channel.tf, Window(start, None, count, newest))
         return Page(answer.batch, answer.head.pos, not newest and len(answer.batch.rows) >= count)
 
-    async def watch(self, channel: Channel, *, since: int | None = None, snapshot: int = 1) -> AsyncIterator[Batch]:
+    async def watch(
+        self, channel: Channel, *, since: int | None = None, snapshot: int = 1
+    ) -> AsyncGenerator[Batch, None]:
         """Stored records after offset ``since`` (or the newest ``snapshot`` ones), then live ones.
 
         Durable batches come without hole or duplicate, provisional open candles in between.

@@ -45,7 +45,6 @@ class Limits:
     in_burst: int = 20
     frame_bytes: int = 65_536
     subscriptions: int = 1024
-    per_request: int = 100
 
 
 class Place(Protocol):
@@ -92,6 +91,11 @@ class Outbox:
     @property
     def paused(self) -> bool:
         return not self._flowing.is_set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether jobs run or wait."""
+        return self._worker is not None and not self._worker.done()
 
     def control(self, message: object) -> None:
         """Send one object of this connection's own; always accepted."""

@@ -70,6 +70,10 @@ class EngineRole:
         self._bus, self._store, self._engine, self._clock = bus, store, engine, clock
         self._interval, self._max_pending, self._provisional = interval, max_pending, provisional
         self._unacked: list[Delivery] = []
+        self._announced: list[tuple[Delivery, Instrument]] = []
+        self._held: dict[str, list[Delivery]] = {}  # by instruments whose tapes are being opened
+        self._held_bytes = 0
+        self._arrived = asyncio.Event()
         self._dirty = asyncio.Event()
         self._committed = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -88,6 +92,7 @@ class EngineRole:
         self._heads.update((id, tape.head) for id, tape in self._engine.tapes.items())
         self._tasks = [
             asyncio.create_task(self._read(deliveries), name="engine-read"),
+            asyncio.create_task(self._opens(), name="engine-open"),
             asyncio.create_task(self._commits(), name="engine-commit"),
             asyncio.create_task(self._announce_heads(), name="engine-heads"),
         ]
@@ -100,14 +105,17 @@ class EngineRole:
     async def __aexit__(self, *exc: object) -> None:
         """Commit what was read, then stop."""
         self._stopping = True
-        reader, committer, heads = self._tasks
+        reader, opener, committer, heads = self._tasks
         for task in (reader, heads):
             task.cancel()
+        self._arrived.set()
+        await asyncio.wait({reader, opener})
         self._dirty.set()
-        outcome = await asyncio.gather(reader, committer, heads, return_exceptions=True)
+        outcome = await asyncio.gather(opener, committer, reader, heads, return_exceptions=True)
         self._offer_heads()
-        if exc[0] is None and isinstance(outcome[1], Exception):
-            raise outcome[1]
+        for failure in outcome[:2]:
+            if exc[0] is None and isinstance(failure, Exception):
+                raise failure
 
     async def failed(self) -> None:
         """Return never; raises what ended one of the role's tasks."""
@@ -118,18 +126,39 @@ class EngineRole:
 
     async def _read(self, deliveries: AsyncIterator[Delivery]) -> None:
         async for delivery in deliveries:
-            await self._handle(delivery.message)
-            self._unacked.append(delivery)
-            self._dirty.set()
-            while self._engine.pending_bytes >= self._max_pending:
+            if not self._put_off(delivery):
+                await self._handle(delivery.message)
+                self._done(delivery)
+            while self._engine.pending_bytes + self._held_bytes >= self._max_pending:
                 self._committed.clear()
                 await self._committed.wait()
+
+    def _done(self, delivery: Delivery) -> None:
+        """Acknowledge with the next commit."""
+        self._unacked.append(delivery)
+        self._dirty.set()
+
+    def _put_off(self, delivery: Delivery) -> bool:
+        """Keep an announcement, and trades that wait for one, until ``_opens`` has opened the tapes."""
+        message = delivery.message
+        if isinstance(message, Instrument):
+            tape = self._engine.tapes.get(message.id)
+            if tape is not None and tape.instrument.status == message.status:
+                return False
+            self._announced.append((delivery, message))
+            if tape is None:
+                self._held.setdefault(message.id, [])
+            self._arrived.set()
+            return True
+        if isinstance(message, TradeBatch) and message.instrument in self._held:
+            self._held[message.instrument].append(delivery)
+            self._held_bytes += message.nbytes
+            return True
+        return False
 
     async def _handle(self, message: Message) -> None:
         if isinstance(message, TradeBatch):
             await self._ingest(message)
-        elif isinstance(message, Instrument):
-            await self._announce(message)
         elif isinstance(message, Health) and message.state == "disconnected":
             for tape in self._engine.tapes.values():
                 tape.disconnected()
@@ -144,15 +173,41 @@ class EngineRole:
         if new and self._provisional and tape is not None and (live := tape.live()) is not None:
             self._bus.offer("candles", live)
 
-    async def _announce(self, instrument: Instrument) -> None:
-        tape = self._engine.tapes.get(instrument.id)
-        if tape is not None and tape.instrument.status == instrument.status:
-            return
-        stored = await self._store.put_instrument(instrument)
-        if tape is None:
-            self._engine.add(await self._store.claim([stored.id]))
-            self._heads[stored.id] = self._engine.tapes[stored.id].head
-        self._bus.offer("instruments", stored)
+    async def _opens(self) -> None:
+        """Enter what was announced, and open new tapes: all that wait in one claim.
+
+        A venue announces its instruments one by one, and a claim costs as much for one as for a hundred.
+        """
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            announced, self._announced = self._announced, []
+            await self._enter({instrument.id: instrument for _, instrument in announced})
+            for delivery, _ in announced:
+                self._done(delivery)
+            if self._stopping and not self._announced:
+                return
+
+    async def _enter(self, announced: dict[str, Instrument]) -> None:
+        stored = [await self._store.put_instrument(instrument) for instrument in announced.values()]
+        fresh = [id for id in announced if id not in self._engine.tapes]
+        if fresh:
+            self._engine.add(await self._store.claim(fresh))
+            self._heads.update((id, self._engine.tapes[id].head) for id in fresh)
+        for instrument in stored:
+            self._bus.offer("instruments", instrument)
+        for id in fresh:
+            await self._release(id)
+
+    async def _release(self, id: str) -> None:
+        """Ingest the trades that waited for their tape."""
+        while waiting := self._held[id]:
+            delivery = waiting.pop(0)
+            assert isinstance(delivery.message, TradeBatch)
+            self._held_bytes -= delivery.message.nbytes
+            await self._ingest(delivery.message)
+            self._done(delivery)
+        del self._held[id]
 
     async def _widen(self, batch: TradeBatch, price_scale: int, size_scale: int) -> bool:
         """Give an instrument more digits, everywhere; False if its numbers would not fit."""

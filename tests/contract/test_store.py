@@ -460,9 +460,23 @@ async def test_a_fenced_instrument_is_refused_and_the_rest_of_its_group_is_writt
         assert len((await store.candles("sim:BBB", MINUTE))[0]) == len((await store.candles("sim:BBB", HOUR))[0]) == 0
         found = await store.coverage("sim:BBB")
         assert len(found.ranges) == 0 and found.gaps == ()
-        assert await store.commit(group) == {"sim:AAA", "sim:BBB", "sim:CCC"}  # their pos has moved
+        other = [part(state, trades(state, 3)) for state in (a, b, c)]
+        assert await store.commit(other) == {"sim:AAA", "sim:BBB", "sim:CCC"}  # their pos has moved
         assert len((await store.trades("sim:AAA"))[0]) == 4
         assert await store.commit([part(taken, trades(taken, 2))]) == frozenset()
+
+
+async def test_a_group_tried_again_is_written_once(opened: Open) -> None:
+    async with opened() as store:
+        states = await fresh(store, "AAA", "BBB")
+        group = [part(s, trades(s, 4), row(T0), ranges=[(1001, 1004, 1, 2)]) for s in states]
+        assert await store.commit(group[:1]) == frozenset()
+        assert await store.commit(group) == frozenset()
+        for id in ("sim:AAA", "sim:BBB"):
+            batch, head = await store.trades(id)
+            assert (len(batch), head.seq, head.pos) == (4, 4, 1)
+        await store.claim(["sim:AAA"])
+        assert await store.commit(group) == {"sim:AAA"}
 
 
 async def test_a_group_names_each_instrument_once(opened: Open) -> None:

@@ -45,7 +45,10 @@ async function history(run, page) {
   });
   const box = await page.locator(".canvas").boundingBox();
   const { bars } = await state(page);
-  for (let turn = 0; turn < 60 && inFlight === 0; turn += 1) await page.keyboard.press("ArrowLeft");
+  for (let turn = 0; turn < 600 && inFlight === 0; turn += 1) {
+    await page.keyboard.press("ArrowLeft");
+    await page.waitForTimeout(20); // a busy machine draws later than keys arrive
+  }
   await page.keyboard.press("ArrowLeft");
   await page.mouse.move(box.x + 500, box.y + 300);
   const before = await page.locator(".legend-time").textContent();

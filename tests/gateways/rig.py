@@ -127,7 +127,7 @@ class Peer(WSListener):
             if self.answer_pings:
                 transport.send_pong(frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
-            self.closed = (int(frame.get_close_code()), frame.get_close_reason())
+            self.closed = (int(frame.get_close_code()), frame.get_close_reason())  # type: ignore[call-overload]
             transport.send_close(frame.get_close_code())
             transport.disconnect()
         self.news.set()
@@ -160,7 +160,8 @@ class Peer(WSListener):
             found = peer.of(type, **fields)
             return found if len(found) >= count else []
 
-        return await self.until(enough)
+        found: list[dict[str, Any]] = await self.until(enough)
+        return found
 
     def of(self, type: str, **fields: Any) -> list[dict[str, Any]]:
         wanted = {"type": type, **fields}

@@ -19,8 +19,8 @@ import pytest
 from tapewick.errors import StoreBusy, StoreDamaged, StoreError
 from tapewick.model import Instrument, State, TapeState
 from tapewick.stores.duckdb import DuckDBStore, set_wal_aside
-from tapewick.timeframe import BY_NAME, STORED, bucket
-from tests.contract.test_store import HOUR, MINUTE, SECOND, T0, fresh, instrument, part, row, trades, write
+from tapewick.timeframe import BY_NAME, SECOND, STORED, bucket
+from tests.contract.test_store import HOUR, MINUTE, T0, fresh, instrument, part, row, trades, write
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -65,7 +65,7 @@ async def test_a_folder_owned_by_another_process_is_busy(tmp_path: Path, read_on
         async with DuckDBStore(tmp_path, read_only=read_only):
             pass
     assert str(tmp_path) in str(caught.value)
-    await owner.communicate()
+    await owner.communicate(b"")
     assert owner.returncode == 0
     async with DuckDBStore(tmp_path, read_only=read_only):
         pass
@@ -88,17 +88,14 @@ async def test_reading_where_nothing_is_says_how_to_make_it(tmp_path: Path) -> N
     assert not (tmp_path / "nothing").exists()
 
 
-async def test_a_read_only_store_reads_and_refuses_to_write(
-    filled: tuple[DuckDBStore, TapeState], tmp_path: Path
-) -> None:
-    store, state = filled
-    await write(store, state, trades(state, 5))
-    await store.__aexit__()
+async def test_a_read_only_store_reads_and_refuses_to_write(tmp_path: Path) -> None:
+    async with DuckDBStore(tmp_path) as store:
+        [state] = await fresh(store)
+        await write(store, state, trades(state, 5))
     async with DuckDBStore(tmp_path, read_only=True) as one, DuckDBStore(tmp_path, read_only=True) as two:
         assert len((await one.trades("sim:AAA"))[0]) == len((await two.trades("sim:AAA"))[0]) == 5
         with pytest.raises(StoreError, match="read-only"):
             await one.commit([part(state, trades(state, 1))])
-    await store.__aenter__()
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
@@ -118,13 +115,13 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             pass
 
 
-async def test_closing_checkpoints(filled: tuple[DuckDBStore, TapeState], tmp_path: Path) -> None:
-    store, state = filled
-    await write(store, state, trades(state, 50))
-    assert (tmp_path / "tape.duckdb.wal").exists()
-    await store.__aexit__()
-    assert not (tmp_path / "tape.duckdb.wal").exists()
-    await store.__aenter__()
+async def test_closing_checkpoints(tmp_path: Path) -> None:
+    log = tmp_path / "tape.duckdb.wal"
+    async with DuckDBStore(tmp_path) as store:
+        [state] = await fresh(store)
+        await write(store, state, trades(state, 50))
+        assert log.exists()
+    assert not log.exists()
 
 
 # ── damage ──
@@ -138,11 +135,13 @@ async def main():
     async with DuckDBStore(sys.argv[1]) as store:
         [state] = await fresh(store)
         for _ in range(5):
-            await write(store, state, trades(state, 400))
+            ranges = [(1001, 1400 + state.seq, 1, 2)]
+            await write(store, state, trades(state, 400), ranges=ranges)
     async with DuckDBStore(sys.argv[1]) as store:
         [state] = await store.claim(["sim:AAA"])
         for _ in range(5):
-            await write(store, state, trades(state, 400))
+            ranges = [(1001, 1400 + state.seq, 1, 2)]
+            await write(store, state, trades(state, 400), ranges=ranges)
         print(state.epoch, flush=True)
         os.kill(os.getpid(), 9)
 asyncio.run(main())
@@ -235,7 +234,8 @@ async def main():
         [state] = await fresh(store)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
         for _ in range(400):
-            commit = part(state, trades(state, 3000))
+            n = int(sys.argv[4])
+            commit = part(state, trades(state, n), ranges=[(1001, 1000 + state.seq + n, 1, 2)])
             commit.trades[0].price[:] = commit.trades[0].price * 7919 % 1000003  # so that it compresses badly
             try:
                 await store.commit([commit])
@@ -258,10 +258,13 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("limit", [1_200_000, 6_000_000])
-def test_a_full_disk_refuses_the_commit_and_takes_it_later(tmp_path: Path, limit: int) -> None:
+@pytest.mark.parametrize(("limit", "n"), [(1_200_000, 3000), (17_500_000, 30_000)], ids=["log", "checkpoint"])
+def test_a_full_disk_refuses_the_commit_and_takes_it_later(tmp_path: Path, limit: int, n: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path), ROOT, str(limit)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", FULL, str(tmp_path), ROOT, str(limit), str(n)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()

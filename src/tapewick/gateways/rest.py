@@ -147,8 +147,7 @@ async def candles(
     With ``since``: stored rows that changed after that position, in their latest version, by pos.
     ``complete`` tells whether every closed candle of the answer, and all between, is proven whole.
     """
-    market, frame = _market(request), _query.timeframe(tf)
-    wanted = _query.indicators(indicators)
+    market, frame, wanted = _market(request), _query.timeframe(tf), _query.indicators(indicators)
     window = Window(_query.time_ns(start, "start"), _query.time_ns(end, "end"), limit, newest=start is None)
     _check_range(window.start, window.end)
     if since is not None:

@@ -36,6 +36,7 @@ UPDATE tape_head SET seq = batch.seq, pos = batch.pos, watermark = batch.waterma
 WHERE tape_head.number = batch.number AND tape_head.owner = batch.owner AND tape_head.pos = batch.expected_pos
 RETURNING tape_head.number
 """
+_AT_HEADS = "SELECT number FROM tape_head SEMI JOIN batch USING (number, owner, seq, pos, watermark)"
 _ADD_TRADES = "INSERT INTO trades SELECT * FROM batch"
 _DROP_OPEN = """
 DELETE FROM open_candles USING batch
@@ -100,21 +101,29 @@ def add_heads(connection: Connection, numbers: Sequence[int]) -> None:
 
 
 def commit(connection: Connection, group: Sequence[TapeCommit], now: int) -> frozenset[str]:
-    """Write what the heads admit; the instruments they refuse."""
+    """Write what the heads admit; the instruments they refuse.
+
+    A part that is in the store already, because it is tried again after an error that came too
+    late, is neither written twice nor refused.
+    """
     if len({part.number for part in group}) != len(group):
         raise ModelError("a commit group holds one part per instrument")
-    moved = _move_heads(connection, group)
+    heads = _heads(group)
+    moved = set(put(connection, _MOVE_HEADS, heads).fetchnumpy()["number"].tolist())
     admitted = [part for part in group if part.number in moved]
     if admitted:
         _write_trades(connection, admitted)
         _write_candles(connection, candle_rows(admitted))
         _write_ranges(connection, admitted)
         _write_gaps(connection, [(part.number, gap) for part in admitted for gap in part.gaps], now)
-    return frozenset(part.instrument for part in group if part.number not in moved)
+    if len(admitted) == len(group):
+        return frozenset()
+    done = set(put(connection, _AT_HEADS, heads).fetchnumpy()["number"].tolist())
+    return frozenset(part.instrument for part in group if part.number not in done)
 
 
-def _move_heads(connection: Connection, group: Sequence[TapeCommit]) -> set[int]:
-    heads: Columns = {
+def _heads(group: Sequence[TapeCommit]) -> Columns:
+    return {
         "number": np.array([part.number for part in group], np.int32),
         "owner": np.array([part.owner for part in group], np.int64),
         "expected_pos": np.array([part.expected_pos for part in group], np.int64),
@@ -122,7 +131,6 @@ def _move_heads(connection: Connection, group: Sequence[TapeCommit]) -> set[int]
         "pos": np.array([part.head.pos for part in group], np.int64),
         "watermark": np.array([part.head.watermark for part in group], np.int64),
     }
-    return set(put(connection, _MOVE_HEADS, heads).fetchnumpy()["number"].tolist())
 
 
 def _write_trades(connection: Connection, group: Sequence[TapeCommit]) -> None:

@@ -19,7 +19,7 @@ function Modal({ label, className, children }: { label: string; className: strin
   }, []);
   const close = (): void => store.set({ dialog: null });
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: Esc closes a native dialog; the click is for its backdrop
+    // Esc closes a native dialog; the click is for its backdrop
     <dialog
       ref={element}
       className={className}
@@ -59,7 +59,7 @@ function Search(): JSX.Element {
   return (
     <Modal label="Search instruments" className="search">
       <input
-        // biome-ignore lint/a11y/noAutofocus: the dialog exists to type into this field
+        // the dialog exists to type into this field
         autoFocus
         type="text"
         role="combobox"
@@ -79,7 +79,7 @@ function Search(): JSX.Element {
       />
       <div className="search-list" id="search-list" role="listbox" aria-label="Instruments" ref={list}>
         {found.map((instrument, index) => (
-          // biome-ignore lint/a11y/useKeyWithClickEvents: the keys are handled in the field above
+          // the keys are handled in the field above
           <div
             key={instrument.id}
             id={`search-${index}`}

@@ -25,7 +25,7 @@ export function Tape(): JSX.Element {
         <span>Size</span>
         <span>Time</span>
       </div>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a list that scrolls must be reachable by keyboard */}
+      {/* a list that scrolls must be reachable by keyboard */}
       <ol ref={list} tabIndex={0} aria-label="Trades, newest first" />
     </aside>
   );

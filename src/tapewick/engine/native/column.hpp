@@ -1,4 +1,4 @@
-// A column of signed integers somewhere in memory: any stride, any alignment, 8, 4 or 1 bytes wide.
+// Columns of signed integers somewhere in memory: any stride, any alignment, 8, 4 or 1 bytes wide.
 #pragma once
 
 #include <cstddef>
@@ -13,16 +13,24 @@ struct Column {
     std::size_t length = 0;
     int width = 8;
 
-    // The value at `i`; `W` must equal `width`. memcpy because views of network bytes are unaligned.
     template <class W>
-    std::int64_t get(std::size_t i) const {
+    bool packed() const {
+        return width == sizeof(W) && stride == sizeof(W);
+    }
+
+    // The value at `i` of a packed column of W. memcpy because views of network bytes are unaligned.
+    template <class W>
+    W get(std::size_t i) const {
         W value;
-        std::memcpy(&value, data + static_cast<std::ptrdiff_t>(i) * stride, sizeof value);
+        std::memcpy(&value, data + i * sizeof(W), sizeof value);
         return value;
     }
 
+    // The value at `i`, whatever the layout.
     std::int64_t any(std::size_t i) const {
-        return width == 8 ? get<std::int64_t>(i) : width == 4 ? get<std::int32_t>(i) : get<std::int8_t>(i);
+        const Column one{data + static_cast<std::ptrdiff_t>(i) * stride, 0, 1, width};
+        if (width == 8) return one.get<std::int64_t>(0);
+        return width == 4 ? one.get<std::int32_t>(0) : one.get<std::int8_t>(0);
     }
 };
 

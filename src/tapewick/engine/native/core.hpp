@@ -20,11 +20,12 @@ inline constexpr i64 LATEST = i64{1} << 62;              // in 2116: a time ± a
 inline constexpr i64 RING = 1024;                        // recent trades kept to tell a conflict from a duplicate
 inline constexpr i64 SETTING_END = i64{1} << 61;
 
+using Ids = std::vector<std::pair<i64, i64>>;  // closed id ranges
+
 // Trades as columns of equal length, and what their source says of them.
 struct Batch {
     Column id, first, count, ts, price, size, side;
-    std::vector<std::pair<i64, i64>> covers{};
-    bool has_covers = false;
+    Ids covers{};
     i64 latest = INT64_MAX, clock = 0;
     std::int8_t reason = 0;
     bool allow_zero = false;
@@ -33,7 +34,8 @@ struct Batch {
 };
 
 struct Ingested {
-    std::vector<i64> accepted;
+    i64* accepted;  // room for as many indices as the batch is long
+    std::size_t taken = 0;
     std::array<i64, REJECTS> rejects{};
 };
 
@@ -42,6 +44,14 @@ struct Taken {
     std::vector<Range> put;
     std::vector<i64> gone;
     bool holes_changed = false;
+
+    void clear() {
+        if (rows.capacity() > KEPT_ROWS) rows = {};
+        rows.clear();
+        put.clear();
+        gone.clear();
+    }
+    static constexpr std::size_t KEPT_ROWS = 16'384;  // 3 MB
 };
 
 struct Key {
@@ -73,11 +83,13 @@ private:
     };
     using Deltas = std::vector<Row>;
 
-    Reject screen(const Trade& t, u128 quote, const Batch& batch, i64 latest) const;
-    void take_in(const Trade& t, u128 quote, std::int8_t reason);
+    template <class Load>
+    void fold(Load load, const Batch& batch, i64 latest, Ingested& out, Ids& quarantined);
+    Reject screen(const Trade& t, u128 quote, bool allow_zero, i64 latest) const;
     Row& minute(i64 ts);
+    static Deltas& spare();
     void gather();
-    void cover(i64 first, i64 last, const std::vector<std::pair<i64, i64>>& quarantined);
+    void cover(i64 first, i64 last, const Ids& quarantined);
     Row blank(int tf) const;
     i64 due(const Row& row, i64 end) const;
     Change settle(Row& row, i64 end) const;

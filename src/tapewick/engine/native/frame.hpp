@@ -50,15 +50,17 @@ public:
         for (const Row& delta : deltas) {
             while (i < known && rows_[i].open_time < delta.open_time) ++i;
             const bool found = i < known && rows_[i].open_time == delta.open_time;
-            if (!found) {
-                rows_.push_back(blank);
-                rows_.back().open_time = delta.open_time;
+            if (found) {
+                rows_[i].reason = PROOF;
+                rows_[i].merge(delta);
+            } else {
+                Row& row = rows_.emplace_back(delta);
+                row.number = blank.number;
+                row.tf = blank.tf;
+                row.complete = blank.complete;
                 newest = std::max(newest, delta.open_time);
             }
-            Row& row = found ? rows_[i] : rows_.back();
-            row.reason = PROOF;
-            row.merge(delta);
-            row.changed = 1;
+            (found ? rows_[i] : rows_.back()).changed = 1;
         }
         const auto order = [](const Row& a, const Row& b) { return a.open_time < b.open_time; };
         if (known > head_ && known < rows_.size() && order(rows_[known], rows_[known - 1])) {

@@ -47,7 +47,6 @@ nb::object ingest(Core& core, nb::handle trade_id, nb::handle first_id, nb::hand
     for (const Column column : columns)
         if (column.length != batch.length()) throw nb::value_error("the columns of a batch must have the same length");
     if (!covers.is_none()) {
-        batch.has_covers = true;
         const std::vector<i64> flat = matrix(covers, 2);
         for (std::size_t i = 0; i < flat.size(); i += 2) batch.covers.emplace_back(flat[i], flat[i + 1]);
     }
@@ -55,14 +54,16 @@ nb::object ingest(Core& core, nb::handle trade_id, nb::handle first_id, nb::hand
     batch.clock = clock;
     batch.reason = static_cast<std::int8_t>(reason);
     batch.allow_zero = allow_zero;
-    Ingested out;
+    nb::object accepted = names().empty(batch.length(), names().int64);
+    Ingested out{static_cast<i64*>(View(accepted, PyBUF_WRITABLE)->buf)};
     core.alone(batch.length() >= WORTH_RELEASING, [&](TapeCore& tape) { tape.ingest(batch, out); });
-    return names().ingested(vector_out(out.accepted.data(), out.accepted.size()),
-                            vector_out(out.rejects.data(), out.rejects.size()));
+    if (out.taken < batch.length()) accepted = vector_out(out.accepted, out.taken);
+    return names().ingested(accepted, vector_out(out.rejects.data(), out.rejects.size()));
 }
 
 nb::object take(Core& core) {
-    Taken out;
+    static thread_local Taken out;  // kept for its memory: fresh pages cost more than the rows in them
+    out.clear();
     core.alone(true, [&](TapeCore& tape) { tape.take(out); });
     return names().taken(rows_out(out.rows), ranges_out(out.put), vector_out(out.gone.data(), out.gone.size()),
                          out.holes_changed);

@@ -7,6 +7,8 @@ namespace tapewick {
 
 namespace {
 
+constexpr std::size_t KEPT_DELTAS = 256;  // 48 kB: what a live instrument may hold on to
+
 // Deltas of `parent` from those of its child, both ascending.
 void roll_up(const std::vector<Row>& children, int parent, std::vector<Row>& out) {
     out.clear();
@@ -14,14 +16,21 @@ void roll_up(const std::vector<Row>& children, int parent, std::vector<Row>& out
     for (const Row& child : children) {
         if (child.open_time >= end) {
             const Span span = bucket(parent, child.open_time);
-            out.emplace_back().open_time = span.open;
+            out.emplace_back(child).open_time = span.open;
             end = span.end;
+        } else {
+            out.back().merge(child);
         }
-        out.back().merge(child);
     }
 }
 
 }  // namespace
+
+// A large buffer the thread's last bulk batch left: fresh pages would cost more than the folding.
+TapeCore::Deltas& TapeCore::spare() {
+    static thread_local Deltas buffer;
+    return buffer;
+}
 
 void TapeCore::take(Taken& out) {
     gather();
@@ -34,8 +43,14 @@ void TapeCore::take(Taken& out) {
         for (int tf = 1; tf < FRAMES; ++tf)
             frames_[static_cast<std::size_t>(tf)].merge(scratch[static_cast<std::size_t>(tf)], blank(tf));
         scratch[1].swap(deltas_);
+        std::size_t merged = 0;
+        for (const Deltas& deltas : scratch) merged += deltas.size();
+        out.rows.reserve(merged + deltas_.size() + 2 * FRAMES);  // and about as many that end with them
         deltas_.clear();
-        if (deltas_.capacity() > 256) deltas_.shrink_to_fit();
+        if (deltas_.capacity() > KEPT_DELTAS) {
+            if (deltas_.capacity() > spare().capacity()) spare().swap(deltas_);
+            Deltas().swap(deltas_);
+        }
         current_ = nullptr;
         current_span_ = {0, 0};
     }
