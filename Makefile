@@ -28,10 +28,12 @@ NATIVE_SOURCES := pyproject.toml $(wildcard CMakeLists.txt) $(shell find src/tap
 
 # Native engine and page are built at the same time.
 setup: $(VENV)/.ready
-	@$(MAKE) --no-print-directory -j2 native web
+	@$(MAKE) -s --no-print-directory -j2 native web
 
 run: setup
-	@mkdir -p logs; echo $$$$ > logs/run.pid; exec $(BIN)/tapewick $(if $(LIVE),serve,demo) $(ARGS)
+	@mkdir -p logs; \
+	sh -c 'echo $$$$ > logs/run.pid; exec $(BIN)/tapewick $(if $(LIVE),serve,demo) $(ARGS)'; \
+	code=$$?; rm -f logs/run.pid; case $$code in 130|143) ;; *) exit $$code ;; esac
 
 test: setup check
 	@if [ -f web/package.json ]; then PATH="$$($(BIN)/python scripts/node.py):$$PATH" npm --prefix web test --silent; fi

@@ -224,11 +224,13 @@ async def test_a_damaged_log_can_be_set_aside_and_the_epoch_renewed(wreck: Path,
 
 FULL = """
 import asyncio, resource, signal, sys
+import numpy as np
 sys.path.insert(0, sys.argv[2])
 from tapewick.errors import StoreError
 from tapewick.stores.duckdb import DuckDBStore
 from tests.contract.test_store import fresh, trades, part
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+numbers = np.random.default_rng(1)
 async def main():
     async with DuckDBStore(sys.argv[1]) as store:
         [state] = await fresh(store)
@@ -236,7 +238,8 @@ async def main():
         for _ in range(400):
             n = int(sys.argv[4])
             commit = part(state, trades(state, n), ranges=[(1001, 1000 + state.seq + n, 1, 2)])
-            commit.trades[0].price[:] = commit.trades[0].price * 7919 % 1000003  # so that it compresses badly
+            for column in (commit.trades[0].price, commit.trades[0].size, commit.trades[0].ts_recv):
+                column[:] = numbers.integers(1, 2**62, n)  # so that it compresses badly
             try:
                 await store.commit([commit])
             except StoreError as error:
