@@ -59,6 +59,7 @@ disturbed = st.tuples(
 )
 rescales = st.tuples(st.just("rescale"), st.sampled_from([1, 10, 1000]), st.sampled_from([1, 10, 10**6]))
 simple = st.sampled_from([("take",), ("live",), ("restart",), ("load",)])
+lengths = st.one_of(st.integers(1, 12), st.integers(32, 48))  # the reference folds long runs by column
 
 
 @st.composite
@@ -70,8 +71,10 @@ def scripts(draw: Any) -> list[tuple[Any, ...]]:
         if kind == "on":
             step = draw(st.sampled_from([0, SECOND // 2, SECOND, 20 * SECOND, 61 * SECOND, 700 * SECOND]))
             id += draw(st.sampled_from([0, 0, 0, 2]))
-            run = [(id + i, id + i, 1, ts + i * step, 100 + i % 3, 5, 1) for i in range(draw(st.integers(1, 12)))]
+            run = [(id + i, id + i, 1, ts + i * step, 100 + i % 3, 5 + i, i % 3 - 1) for i in range(draw(lengths))]
             id, ts = run[-1][0] + 1, run[-1][3] + step
+            if draw(st.integers(0, 4)) == 0:
+                run[draw(st.integers(0, len(run) - 1))] = draw(records())
             reason = draw(st.sampled_from([0, 2]))
             script += [("ingest", run, None, 2**63 - 1, 0, reason, False, "plain"), ("commit",)][
                 : draw(st.integers(1, 2))

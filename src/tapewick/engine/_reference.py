@@ -18,7 +18,7 @@ import numpy as np
 from tapewick.engine._ledger import Ledger, range_rows
 from tapewick.engine._row import Row, pack, unpack
 from tapewick.engine._runs import Run, plain_run
-from tapewick.model import CANDLE, I8, I32, I64, NO_TIME, Candles, Change, Reason, State
+from tapewick.model import I8, I32, I64, NO_TIME, Candles, Change, Reason, State
 from tapewick.timeframe import BY_INDEX, SECOND, STORED, TREE, bucket, bucket_end
 
 __all__ = ["REJECTS", "Ingested", "Taken", "TapeCore"]
@@ -239,10 +239,8 @@ class TapeCore:
 
     def load(self, rows: Candles) -> None:
         """Bring stored rows into the cache; a row already there is newer and stays."""
-        for record in rows:
-            frame = self._frames[int(record["tf"])].rows
-            if int(record["open_time"]) not in frame:
-                frame[int(record["open_time"])] = unpack(record)
+        for index, row in unpack(rows):
+            self._frames[index].rows.setdefault(row.open_time, row)
 
     def take(self) -> Taken:
         """Merge pending deltas into rows, settle states, and return every changed row once.
@@ -269,9 +267,8 @@ class TapeCore:
                     out.append((index, row, change))
         if out:
             self.pos += 1
-        rows = np.zeros(len(out), CANDLE)
-        for slot, (index, row, change) in zip(rows, out, strict=True):
-            pack(slot, row, index, self.number, change)
+        rows = pack(out, self.number)
+        for _, row, _ in out:
             row.changed, row.reason = False, Reason.PROOF
         self._prune()
         return self._with_ranges(rows)
@@ -325,10 +322,8 @@ class TapeCore:
             if self._second.open_time == bucket(BY_INDEX[0], self.newest_ts):
                 out.append((0, self._second))
             out += [(tf.index, row) for tf in STORED if (row := self._live_row(tf.index)) is not None]
-        rows = np.zeros(len(out), CANDLE)
-        for slot, (index, row) in zip(rows, out, strict=True):
-            pack(slot, row, index, self.number, Change.OPEN)
-            slot["complete"] = 0 if self.contiguous else -1
+        rows = pack([(index, row, Change.OPEN) for index, row in out], self.number)
+        rows["complete"] = 0 if self.contiguous else -1
         return rows
 
     def _live_row(self, index: int) -> Row | None:

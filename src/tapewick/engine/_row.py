@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tapewick.model import Change, Reason, State
+from tapewick.model import CANDLE, Candles, Change, Reason, State
 
 __all__ = ["Row", "pack", "unpack"]
 
@@ -60,29 +61,33 @@ class Row:
         self.reason = max(self.reason, other.reason)
 
 
-_PLAIN = (
-    "open_time", "open", "high", "low", "close", "trades", "first_id", "last_id", "first_ts", "last_ts", "first_key",
-    "last_seq", "pos", "rev", "state", "complete",
-)  # fmt: skip
-_SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
+def pack(changed: Sequence[tuple[int, Row, int]], number: int) -> Candles:
+    """CANDLE rows of (timeframe index, row, change)."""
+    return np.array([_fields(index, row, change, number) for index, row, change in changed], CANDLE)
 
 
-def pack(slot: np.void, row: Row, index: int, number: int, change: int) -> None:
-    """Write ``row`` of timeframe ``index`` into a ``CANDLE`` slot."""
-    for name in _PLAIN:
-        slot[name] = getattr(row, name)
-    for name in _SUMS:
-        value = getattr(row, name)
-        slot[name + "_lo"], slot[name + "_hi"] = value & _MASK64, value >> 64
-    slot["number"], slot["tf"], slot["change"] = number, index, change
-    slot["reason"] = row.reason if change == Change.REVISED else 0
+def _fields(index: int, row: Row, change: int, number: int) -> tuple[int | bytes, ...]:
+    sums = (row.volume, row.quote_volume, row.taker_buy_volume, row.taker_buy_quote_volume)
+    words = (word for value in sums for word in (value & _MASK64, value >> 64))
+    reason = row.reason if change == Change.REVISED else 0
+    # In the order of CANDLE: prices, sums, keys, counters, life cycle.
+    return (
+        row.open_time, row.open, row.high, row.low, row.close, *words,
+        row.trades, row.first_id, row.last_id, row.first_ts, row.last_ts, row.first_key,
+        row.last_seq, row.pos, number, index, row.rev,
+        row.state, row.complete, 0, 0, change, reason, b"",
+    )  # fmt: skip
 
 
-def unpack(slot: np.void) -> Row:
-    """The row a ``CANDLE`` slot holds; what the commit did to it is not kept."""
-    row = Row(int(slot["open_time"]))
-    for name in _PLAIN:
-        setattr(row, name, int(slot[name]))
-    for name in _SUMS:
-        setattr(row, name, (int(slot[name + "_hi"]) << 64) + int(slot[name + "_lo"]))
-    return row
+def unpack(rows: Candles) -> list[tuple[int, Row]]:
+    """(timeframe index, row) of each CANDLE row; what the commit did to it is not kept."""
+    out = []
+    for open_time, open, high, low, close, *words, _, _, _, _, _ in rows.tolist():
+        sums = (words[i] + (words[i + 1] << 64) for i in (0, 2, 4, 6))
+        trades, first_id, last_id, first_ts, last_ts, first_key, last_seq, pos, _, tf, rev, state, complete = words[8:]
+        row = Row(
+            open_time, open, high, low, close, *sums,
+            trades, first_id, last_id, first_ts, last_ts, first_key, last_seq, pos, rev, state, complete,
+        )  # fmt: skip
+        out.append((tf, row))
+    return out

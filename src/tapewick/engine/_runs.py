@@ -83,11 +83,11 @@ def plain_run(
     ``window``: earliest and latest legal time. Columns have the same length.
     """
     n = len(trade_id)
-    if n < SHORTEST or trade_id[0] <= max(after, -1) or trade_id[-1] - trade_id[0] != n - 1:
+    if n < SHORTEST or trade_id[0] <= max(after, -1) or int(trade_id[-1]) - int(trade_id[0]) != n - 1:
         return None
     if not ((trade_id == first_id).all() and (count == 1).all() and (np.diff(trade_id) == 1).all()):
         return None
-    if ts[0] < window[0] or ts[-1] > window[1] or not (np.diff(ts) >= 0).all():
+    if ts[0] < window[0] or ts[-1] > window[1] or not (ts[1:] >= ts[:-1]).all():
         return None
     if price.min() <= 0 or size.min() <= 0 or side.min() < -1 or side.max() > 1:
         return None

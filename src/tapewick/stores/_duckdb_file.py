@@ -64,8 +64,10 @@ class DuckDBFile:
     async def close(self) -> None:
         """Finish what was submitted, checkpoint, release the file."""
         await asyncio.to_thread(self._readers.shutdown)
-        await self._submit(self._writer, self._close)
-        await asyncio.to_thread(self._writer.shutdown)
+        try:
+            await self._submit(self._writer, self._close)
+        finally:
+            await asyncio.to_thread(self._writer.shutdown)
 
     async def write(self, job: Job[T]) -> T:
         """Run ``job`` in a transaction on the writer thread. When this returns it is durable."""
@@ -121,13 +123,18 @@ class DuckDBFile:
             raise StoreError(f"the schema in {self.folder} is older than this tapewick: run `tapewick migrate up`")
 
     def _write(self, job: Job[T]) -> T:
+        if self._database is None:
+            self._connect(self.folder.resolve() / FILE)
         try:
             return _transaction(self._connection(), job)
         except duckdb.FatalException:
             # DuckDB refuses everything after a failed checkpoint: a fresh handle on the file
             # recovers what was committed, so that the same write can be tried again.
             self._release()
-            self._connect(self.folder.resolve() / FILE)
+            try:
+                self._connect(self.folder.resolve() / FILE)
+            except duckdb.Error:
+                pass  # the cause is still there: the first error tells it, the next write tries again
             raise
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
