@@ -288,11 +288,14 @@ class EngineRole:
                 return result
 
     def _publish(self, commit: TapeCommit) -> None:
+        """Announce a commit that is in the store, and by that make its positions public."""
+        tape = self._engine.tapes[commit.instrument]
+        tape.committed = commit.head
         for batch in commit.trades:
             metrics.trades.inc(len(batch))
             self._bus.offer("tape", batch)
         if len(commit.rows):
-            own = self._engine.tapes[commit.instrument].instrument
+            own = tape.instrument
             rows = CandleBatch(
                 instrument=commit.instrument,
                 rows=commit.rows,
@@ -303,7 +306,6 @@ class EngineRole:
             )
             self._bus.offer("candles", rows)
         if commit.gaps:
-            tape = self._engine.tapes[commit.instrument]
             metrics.gaps_open.labels(commit.instrument).set(tape.open_gaps)
             if (wanted := tape.wanted()) is not None:
                 self._bus.offer("wanted", wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tapewick.engine import REJECTS
 from tapewick.model import NO_TIME, Change, Reason, State
 from tapewick.timeframe import BY_INDEX, SECOND, TREE, bucket, bucket_end
 
-from .brute import REPAIR, VALUES, DictStore, Driven, Trade, candles, is_complete, values
+from .brute import REPAIR, VALUES, DictStore, Driven, Trade, candles, columns, is_complete, values
 
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
 SLACK, GRACE = 2 * SECOND, 60 * SECOND
@@ -384,3 +385,27 @@ def test_a_fresh_tape_is_empty(implementation: Any) -> None:
     assert [len(x) for x in core.missing()] == [0, 0]
     rows, put, gone, holes_changed = core.take()
     assert (len(rows), put.shape, gone.shape, holes_changed) == (0, (0, 4), (0,), False)
+
+
+@pytest.mark.parametrize(("where", "absurd"), [(1, -(2**63)), (1, 2**63 - 1), (33, 2**63 - 1)])
+def test_absurd_times_inside_a_long_run_are_refused(implementation: Any, where: int, absurd: int) -> None:
+    """Differences of such times wrap around in 64 bits; the run must not pass for an ordered one."""
+    n = 40
+    ids, ones = np.arange(n), np.ones(n, np.int64)
+    ts = np.full(n, SEAMS[0])
+    ts[where], ts[where + 1] = absurd, -1
+    core = implementation(1, SLACK, GRACE, HOUR)
+    found = core.ingest(ids, ids, ones, ts, ones, ones, ones)
+    assert found.rejects.tolist() == [2 * int(name == "bad_time") for name in REJECTS]
+    assert core.newest_ts == SEAMS[0]
+
+
+def test_threads_share_a_core(both: Any) -> None:
+    """The native core works without the GIL; callers in several threads must not tear it."""
+    core = both[0](1, SLACK, GRACE, HOUR)
+    tape = [Trade(i, SEAMS[0] + i * SECOND, 5, 1) for i in range(4_000)]
+    batches = [columns(tape[i : i + 100]) for i in range(0, len(tape), 100)]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda batch: (core.ingest(*batch), core.live(), core.pending), batches)
+        assert sum(len(ingested.accepted) for ingested, _, _ in found) == len(tape)
+    assert core.ranges()[:, :2].tolist() == [[0, len(tape) - 1]]

@@ -188,6 +188,19 @@ def test_open_candles_include_what_is_not_committed(engine: Engine) -> None:
     assert live.rows[live.rows["tf"] == 1]["trades"].tolist() == [2]
 
 
+def test_open_candles_name_no_position_before_its_commit(engine: Engine) -> None:
+    engine.ingest(batch([1, 2]), NOW)
+    group = commit(engine)  # taken, and not yet known to be in the store
+    engine.ingest(batch([3]), NOW)
+    live = tape(engine).live()
+    assert live is not None and set(live.rows["pos"].tolist()) == set(live.rows["last_seq"].tolist()) == {0}
+    tape(engine).committed = group.head
+    live = tape(engine).live()
+    assert live is not None
+    stored = live.rows[live.rows["tf"] > 0]
+    assert set(stored["pos"].tolist()) == {1} and set(stored["last_seq"].tolist()) == {2}
+
+
 def test_what_the_store_did_not_have_is_asked_once(engine: Engine) -> None:
     state = TapeState(instrument=BTC, number=7, epoch="E", owner=1)
     state.newest[:] = NOW  # the store has newer rows of every frame

@@ -45,6 +45,8 @@ class Tape:
         contiguous = state.instrument.id_kind == "contiguous"
         self._core = TapeCore(state.number, lateness, grace, keep, contiguous)
         self._core.restore(state.seq, state.pos, state.watermark, state.ranges, state.rows, state.newest)
+        self.committed = self.head
+        """The head as the store has it: what clients may be told of positions."""
         self._gaps = {(gap.left_id, gap.right_id): gap for gap in state.gaps if gap.state != "closed"}
         self._cause = "restart" if len(state.ranges) else "stream"
         self._batches: list[TradeBatch] = []
@@ -218,10 +220,15 @@ class Tape:
         return (*closed, *opened)
 
     def live(self) -> CandleBatch | None:
-        """The open candles of all timeframes as of now: the provisional lane."""
+        """The open candles of all timeframes as of now: the provisional lane.
+
+        They tell no ``pos`` or ``last_seq`` that is not committed: after a crash it could name something else.
+        """
         rows = self._core.live()
         if not len(rows):
             return None
+        rows["pos"] = np.minimum(rows["pos"], self.committed.pos)
+        rows["last_seq"] = np.minimum(rows["last_seq"], self.committed.seq)
         own = self.instrument
         return CandleBatch(
             instrument=own.id,

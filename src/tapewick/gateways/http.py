@@ -37,10 +37,11 @@ __all__ = ["HttpGateway"]
 
 NOTSENT_LOWAT = 16_384  # bytes the kernel takes ahead of the wire; without it up to 4 MB of stale prices
 SECURITY = [
-    # The chart library styles its attribution logo with an inline <style>; scripts come from files only.
+    # The hash is that of the one inline <style> in use, of the chart library's attribution logo
+    # (web/src/test/theme.test.ts pins it to the library's version); scripts come from files only.
     (
         "content-security-policy",
-        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+        "default-src 'self'; style-src 'self' 'sha256-3pRED1tOXas1FXFoPb9TGCjmYe9XQsmO9OV23khV2nY='; "
         "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     ("x-content-type-options", "nosniff"),

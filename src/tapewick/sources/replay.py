@@ -19,13 +19,13 @@ import numpy as np
 from tapewick.clock import RecordedClock
 from tapewick.errors import BadPayload, ConfigError
 from tapewick.model import I64, Event, Instrument, TradeBatch
-from tapewick.sources._files import BLOCK
 from tapewick.sources._recordings import Part, Recording
 from tapewick.timeframe import SECOND
 
 __all__ = ["ReplaySource"]
 
 LARGEST = 65_536  # trades in one batch
+BLOCK = 4 << 20  # 20,000 trades: of 100 instruments still 200 each, which a batch needs to be cheap
 PACED_BLOCK = 64 << 10  # when paced, read little ahead
 STEP = 10_000_000  # ns between wake-ups when paced: what a person or a chart cannot tell from live
 
