@@ -23,7 +23,7 @@ class Trade(NamedTuple):
     size: int
     side: int = 0
     first: int = -1  # -1: the id itself
-    count: int = 1
+    spans: int = 1
 
     @property
     def first_id(self) -> int:
@@ -42,7 +42,7 @@ def columns(trades: Sequence[Trade]) -> tuple[Any, ...]:
         np.array(c, np.int64) for c in zip(*((t.id, t.first_id, t.ts, t.price, t.size) for t in trades), strict=True)
     ]
     id, first, ts, price, size = plain or [np.empty(0, np.int64)] * 5
-    count, side = np.array([t.count for t in trades], np.int32), np.array([t.side for t in trades], np.int8)
+    count, side = np.array([t.spans for t in trades], np.int32), np.array([t.side for t in trades], np.int8)
     return id, first, count, ts, price, size, side
 
 
@@ -75,7 +75,7 @@ def _candle(trades: list[Trade]) -> tuple[int, ...]:
         sum(t.price * t.size for t in trades),
         sum(t.size for t in bought),
         sum(t.price * t.size for t in bought),
-        sum(t.count for t in trades),
+        sum(t.spans for t in trades),
         first.first_id,
         last.id,
         first.ts,

@@ -125,7 +125,7 @@ def objects(draw: Any, members: list[tuple[str, str]]) -> str:
         members = members + [draw(st.sampled_from(members))]
     if draw(st.integers(0, 15)) == 15:
         del members[draw(st.integers(0, len(members) - 1))]
-    space = [draw(spaces) for _ in range(4)]
+    space: list[str] = [draw(spaces) for _ in range(4)]
     items = [f"{space[0]}{draw(texts(key))}{space[1]}:{space[2]}{value}" for key, value in members]
     return "{" + ",".join(items) + space[3] + "}"
 

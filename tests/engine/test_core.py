@@ -261,8 +261,8 @@ def test_absurd_future_stamp_closes_nothing(implementation: Any) -> None:
     [
         (Trade(1, SEAMS[0], 5, 1, first=2), "bad_id"),
         (Trade(-1, SEAMS[0], 5, 1, first=-1), "bad_id"),
-        (Trade(1, SEAMS[0], 5, 1, count=2), "bad_id"),
-        (Trade(1, SEAMS[0], 5, 1, count=0), "bad_id"),
+        (Trade(1, SEAMS[0], 5, 1, spans=2), "bad_id"),
+        (Trade(1, SEAMS[0], 5, 1, spans=0), "bad_id"),
         (Trade(1, SEAMS[0], 0, 1), "bad_price"),
         (Trade(1, SEAMS[0], 5, 0), "bad_size"),
         (Trade(1, SEAMS[0], 5, -1), "bad_size"),
