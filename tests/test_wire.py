@@ -113,7 +113,9 @@ MESSAGES: list[Message] = [
     trades(3, 7, covers=((1, 5), (9, 9)), numbered=True),
     trades(0, 8, covers=(), numbered=False),
     *(candles(n, n) for n in (0, 1, 17, 300)),
-    Head(instrument="binance:BTCUSDT", epoch="01J8Z", seq=2**62, pos=0, watermark=-(2**63)),
+    Head(
+        instrument="binance:BTCUSDT", epoch="01J8Z", seq=2**62, pos=0, watermark=-(2**63), price_scale=2, size_scale=5
+    ),
     Wanted(instrument="binance:BTCUSDT", ranges=((5, 9), (2**62, 2**62 + 1))),
     Instrument(id="sim:X", venue="sim", symbol="X", price_scale=0, status="break", granularity="agg"),
     Health(source="binance", state="refused", ts=-1, detail="451"),
@@ -167,7 +169,7 @@ def _length(data: bytes) -> bytes:
 
 
 def test_unknown_fields_are_skipped() -> None:
-    head = Head(instrument="a:B", epoch="E", seq=1, pos=2, watermark=3)
+    head = Head(instrument="a:B", epoch="E", seq=1, pos=2, watermark=3, price_scale=0, size_scale=8)
     body = _body(encode(head)) + b"\xf8\x3f\x01" + b"\xfa\x3f\x02hi"
     assert decode(b"\x1a" + _length(body) + body) == head
 

@@ -57,7 +57,16 @@ class Feed:
     @property
     def head(self) -> Head:
         """How far live data has been forwarded."""
-        return Head(instrument=self.instrument.id, epoch=self.epoch, seq=self.seq, pos=self.pos, watermark=NO_TIME)
+        own = self.instrument
+        return Head(
+            instrument=own.id,
+            epoch=self.epoch,
+            seq=self.seq,
+            pos=self.pos,
+            watermark=NO_TIME,
+            price_scale=own.price_scale,
+            size_scale=own.size_scale,
+        )
 
     @property
     def behind(self) -> bool:
@@ -72,22 +81,21 @@ class Feed:
     def listening(self, key: int) -> tuple[Listener, ...]:
         return tuple(self.listeners.get(key, ()))
 
-    def open_row(self, index: int) -> Candles:
-        """The open candle as last announced: one row, or none when unknown or closed since."""
-        own, batch = self.instrument, self.provisional
-        if batch is None or (batch.price_scale, batch.size_scale) != (own.price_scale, own.size_scale):
+    def open_row(self, index: int, head: Head) -> Candles:
+        """The open candle as last announced, at the scales of ``head``; none when unknown or closed since."""
+        batch = self.provisional
+        if batch is None or (batch.price_scale, batch.size_scale) != (head.price_scale, head.size_scale):
             return empty_candles()
         rows: Candles = batch.rows[batch.rows["tf"] == index]
         return rows[rows["open_time"] > self.closed.get(index, NO_TIME)]
 
     def batch(self, rows: Candles, head: Head) -> CandleBatch:
-        """``rows`` with the instrument's name and scales."""
-        own = self.instrument
+        """``rows``, read with ``head``, as a batch."""
         return CandleBatch(
-            instrument=own.id,
+            instrument=self.instrument.id,
             rows=rows,
-            price_scale=own.price_scale,
-            size_scale=own.size_scale,
+            price_scale=head.price_scale,
+            size_scale=head.size_scale,
             epoch=head.epoch,
             pos=head.pos,
         )
@@ -207,7 +215,7 @@ class Live:
         feed.saw(int(batch.rows["last_ts"][0]))
         feed.provisional = batch
         for key in [key for key in feed.listeners if key >= 0]:
-            row = feed.open_row(key)
+            row = feed.open_row(key, feed.head)
             if len(row):
                 part = replace(batch, rows=row, epoch=feed.epoch, pos=feed.pos)
                 for listener in feed.listening(key):

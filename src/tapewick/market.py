@@ -173,7 +173,7 @@ class Market:
             rows, head = await self._seconds(feed, window)
         else:
             rows, head = await self._store.candles(id, tf.index, **window._asdict())
-        rows = _with_open(rows, feed.open_row(tf.index), window)
+        rows = _with_open(rows, feed.open_row(tf.index, head), window)
         if fill is not None:
             rows = await self._filled(feed, tf, rows, window, fill, head)
         if len(rows):
@@ -183,7 +183,7 @@ class Market:
     def open_candle(self, id: str, tf: Timeframe) -> CandleBatch | None:
         """The open candle of a known instrument as last announced; None if unknown or closed since."""
         feed = self._live.feeds[id]
-        row = feed.open_row(tf.index)
+        row = feed.open_row(tf.index, feed.head)
         return feed.batch(row, feed.head) if len(row) else None
 
     async def changes(self, id: str, tf: Timeframe, since_pos: int, limit: int = 0) -> tuple[CandleAnswer, bool]:

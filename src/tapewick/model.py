@@ -258,13 +258,18 @@ class CandleBatch:
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an instrument's tape has been committed: last ``seq``, last ``pos``, watermark (ns)."""
+    """How far an instrument's tape has been committed: last ``seq``, last ``pos``, watermark (ns).
+
+    The scales are those of the rows read with it.
+    """
 
     instrument: str
     epoch: str
     seq: int
     pos: int
     watermark: int
+    price_scale: int
+    size_scale: int
 
     @property
     def nbytes(self) -> int:

@@ -55,7 +55,7 @@ _CANDLES = _fields(
     "trades:<i8 first_id:<i8 last_id:<i8 first_ts:<i8 last_ts:<i8 first_key:<i8 last_seq:<i8 row_pos:<i8 tf:<i4 "
     "rev:<i4 state:i1 complete:i1 origin:i1 filled:i1 change:i1 reason:i1"
 )
-_HEAD = _fields("instrument:str epoch:str seq:int pos:int watermark:fixed")
+_HEAD = _fields("instrument:str epoch:str seq:int pos:int watermark:fixed price_scale:int size_scale:int")
 _WANTED = _fields("instrument:str from_id:<i8 to_id:<i8")
 _INSTRUMENT = _fields(
     "id:str venue:str symbol:str base:str quote:str price_scale:int size_scale:int status:str id_kind:str "

@@ -11,7 +11,7 @@ from tapewick.model import Head, TradeBatch
 
 
 def head(seq: int) -> Head:
-    return Head(instrument="a:B", epoch="E", seq=seq, pos=0, watermark=0)
+    return Head(instrument="a:B", epoch="E", seq=seq, pos=0, watermark=0, price_scale=2, size_scale=5)
 
 
 async def test_every_subscriber_sees_messages_sent_after_it_came() -> None:

@@ -101,7 +101,16 @@ def part(
 ) -> TapeCommit:
     """The next commit of a tape."""
     seq = state.seq + (0 if batch is None else len(batch))
-    head = Head(instrument=state.instrument.id, epoch=state.epoch, seq=seq, pos=state.pos + 1, watermark=T0 + seq)
+    own = state.instrument
+    head = Head(
+        instrument=own.id,
+        epoch=state.epoch,
+        seq=seq,
+        pos=state.pos + 1,
+        watermark=T0 + seq,
+        price_scale=own.price_scale,
+        size_scale=own.size_scale,
+    )
     return TapeCommit(
         number=state.number,
         instrument=state.instrument.id,
@@ -197,7 +206,8 @@ async def test_trades_come_back_exactly(opened: Open) -> None:
             assert column.dtype == getattr(batch, name).dtype
             assert column.tolist() == getattr(batch, name).tolist(), name
         assert (found.price_scale, found.size_scale, found.epoch) == (2, 5, state.epoch)
-        assert head == Head(instrument="sim:AAA", epoch=state.epoch, seq=300, pos=1, watermark=T0 + 300)
+        assert (head.instrument, head.epoch, head.seq, head.pos) == ("sim:AAA", state.epoch, 300, 1)
+        assert (head.watermark, head.price_scale, head.size_scale) == (T0 + 300, 2, 5)
         assert head == await store.head("sim:AAA")
 
 

@@ -14,7 +14,9 @@ from tapewick.model import CANDLE, Candles, Head, Instrument, State
 from tapewick.timeframe import MINUTE
 
 BTC = Instrument(id="sim:BTCUSDT", venue="sim", symbol="BTCUSDT", price_scale=2, size_scale=3)
-HEAD = Head(instrument=BTC.id, epoch="E", seq=7, pos=3, watermark=0)
+HEAD = Head(
+    instrument=BTC.id, epoch="E", seq=7, pos=3, watermark=0, price_scale=BTC.price_scale, size_scale=BTC.size_scale
+)
 
 
 def rows(closes: list[int], *, empty: tuple[int, ...] = ()) -> Candles:

@@ -55,7 +55,8 @@ def test_killed_replays_resume_to_the_same_candles(tmp_path: Path) -> None:
     replay_whole(tmp_path / "whole", recording)
     truth = values(stored_candles(tmp_path / "whole", BTC))
 
-    data, seen = tmp_path / "killed", []
+    data = tmp_path / "killed"
+    seen: list[tuple[int, int]] = []
     for cycle in range(int(os.environ.get("TAPEWICK_KILLS", "10"))):
         # paced, so that the kill lands in the middle of commits rather than after the end
         speed = str(rng.choice((2_000, 5_000, 20_000)))

@@ -10,6 +10,7 @@ import os
 import random
 import socket
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class Recorder:
                     assert self.candles.setdefault(key, bytes(raw)) == bytes(raw), f"one pos, two candles: {key}"
 
 
+def has_trades(server: Server) -> bool:
+    return bool(server.get(f"/v1/coverage/{BTC}")["trades"])
+
+
 @pytest.mark.timeout(1800)
 async def test_no_position_shown_to_a_client_names_two_trades(tmp_path: Path) -> None:
     seed = int(os.environ.get("TAPEWICK_SEED", random.randrange(2**31)))
@@ -67,7 +72,7 @@ async def test_no_position_shown_to_a_client_names_two_trades(tmp_path: Path) ->
     for _ in range(max(int(os.environ.get("TAPEWICK_KILLS", "10")) // 3, 1)):
         with Server("demo", "--port", port, "--no-open", "--rate", "300", "--data", tmp_path / "D") as server:
             await asyncio.to_thread(server.ready)
-            await asyncio.to_thread(server.wait_for, lambda s=server: s.get(f"/v1/coverage/{BTC}")["trades"] > 0)
+            await asyncio.to_thread(server.wait_for, partial(has_trades, server))
             if not followers:
                 followers = [asyncio.create_task(w()) for w in (recorder.follow_trades, recorder.follow_candles)]
             seen = recorder.count

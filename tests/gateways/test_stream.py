@@ -385,5 +385,5 @@ async def test_open_candles_of_a_stalled_reader_are_conflated_to_the_newest(tmp_
         assert connection.queued < 200_000
         data = await stalled.read(until=b'"dropped"')
         stalled.socket.close()
-        assert b'"last_seq":%d,' % count in data, "the newest value arrives"
+        assert b'"last_id":%d,' % count in data, "the newest value arrives"
         assert b'"code":"conflated"' in data

@@ -47,7 +47,7 @@ class FolderReader:
             self._seconds(own, start, end, limit) if frame.index == 0 else self._stored(own, frame, start, end, limit)
         )
         async for rows, head in pages:
-            lines = encode_candles(own.id, rows, own.price_scale, own.size_scale, lines=True)
+            lines = encode_candles(own.id, rows, head.price_scale, head.size_scale, lines=True)
             yield lines, position(head.epoch, head.pos)
 
     async def trades(self, instrument: str, *, since: int | None, limit: int) -> AsyncIterator[Chunk]:

@@ -83,10 +83,10 @@ def unpack(rows: Candles) -> list[tuple[int, Row]]:
     """(timeframe index, row) of each CANDLE row; what the commit did to it is not kept."""
     out = []
     for open_time, open, high, low, close, *words, _, _, _, _, _ in rows.tolist():
-        sums = (words[i] + (words[i + 1] << 64) for i in (0, 2, 4, 6))
+        volume, quote, bought, bought_quote = (words[i] + (words[i + 1] << 64) for i in (0, 2, 4, 6))
         trades, first_id, last_id, first_ts, last_ts, first_key, last_seq, pos, _, tf, rev, state, complete = words[8:]
         row = Row(
-            open_time, open, high, low, close, *sums,
+            open_time, open, high, low, close, volume, quote, bought, bought_quote,
             trades, first_id, last_id, first_ts, last_ts, first_key, last_seq, pos, rev, state, complete,
         )  # fmt: skip
         out.append((tf, row))

@@ -158,7 +158,7 @@ def ticker(instrument: Instrument, rows: Candles, head: Head) -> dict[str, objec
     newest = everything.ts if everything else 0
     day = rolling(rows[rows["open_time"] >= bucket(BY_INDEX[1], newest - DAY)])
     session = rolling(rows[rows["open_time"] >= newest - newest % DAY])
-    price, size = instrument.price_scale, instrument.size_scale
+    price, size = head.price_scale, head.size_scale
 
     def text(mantissa: int | None, scale: int) -> str | None:
         return None if mantissa is None else format_mantissa(mantissa, scale)

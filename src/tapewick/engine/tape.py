@@ -58,7 +58,13 @@ class Tape:
         """Where the tape stands, uncommitted work included."""
         core = self._core
         return Head(
-            instrument=self.instrument.id, epoch=self.epoch, seq=core.seq, pos=core.pos, watermark=core.watermark
+            instrument=self.instrument.id,
+            epoch=self.epoch,
+            seq=core.seq,
+            pos=core.pos,
+            watermark=core.watermark,
+            price_scale=self.instrument.price_scale,
+            size_scale=self.instrument.size_scale,
         )
 
     @property

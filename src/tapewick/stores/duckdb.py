@@ -104,8 +104,13 @@ class DuckDBStore:
             await self._file.write(partial(writes.put_imported, number=number, rows=rows))
 
     async def head(self, instrument: str) -> Head:
-        number, found = self._find(instrument)
-        return await self._file.read(partial(reads.head, number=number, instrument=found))
+        number, _ = self._find(instrument)
+
+        def job(connection: duckdb.DuckDBPyConnection) -> Head:
+            [(_, found)] = instruments(connection, "number = ?", [number])
+            return reads.head(connection, number, found)
+
+        return await self._file.read(job)
 
     async def trades(
         self,
@@ -140,10 +145,11 @@ class DuckDBStore:
         newest: bool = False,
     ) -> tuple[Candles, Head]:
         """Rows ascending by open_time, or with ``since_pos`` the changed ones by pos."""
-        number, found = self._find(instrument)
+        number, _ = self._find(instrument)
         window = Window(start, end, limit, newest and limit > 0)
 
         def job(connection: duckdb.DuckDBPyConnection) -> tuple[Candles, Head]:
+            [(_, found)] = instruments(connection, "number = ?", [number])
             head = reads.head(connection, number, found)
             if since_pos is not None:
                 return reads.changed_candles(connection, number, tf, since_pos, window), head
