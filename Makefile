@@ -4,6 +4,7 @@
 #   make test                             lint, types, layers, web and Python tests
 #   make check | bench | torture          the static half of test | speed | 200 kill -9 cycles
 #   make dev | stop | logs | clean        page with hot reload | end a run | set-up logs | forget set-up
+#   make fresh                            run and test on a bare Debian, without and with compiler and Node (root)
 
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -23,7 +24,7 @@ WEBAPP := src/tapewick/gateways/webapp/index.html
 WEB_SOURCES := $(shell find web -type f -not -path '*/node_modules/*' -not -path 'web/dist/*' -not -path 'web/e2e/*' 2>/dev/null)
 NATIVE_SOURCES := pyproject.toml $(wildcard CMakeLists.txt) $(shell find src/tapewick/engine/native -type f 2>/dev/null)
 
-.PHONY: run test check bench dev torture stop logs clean setup native web
+.PHONY: run test check bench dev torture fresh stop logs clean setup native web
 .DELETE_ON_ERROR:
 
 # Native engine and page are built at the same time.
@@ -47,11 +48,25 @@ check: $(VENV)/.ready
 	$(BIN)/lint-imports
 	@$(BIN)/python scripts/check_locks.py
 
-bench: setup
-	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+BENCHMARKS := $(filter-out bench/harness.py bench/measured.py,$(wildcard bench/*.py))
+
+bench: setup build/bench/.ready
+	@for file in $(BENCHMARKS); do echo "== $$file"; build/bench/bin/python $$file $(ARGS) || exit 1; done
+
+# The peers live in an environment of their own, which sees ours behind its own packages.
+build/bench/.ready: bench/requirements.txt $(VENV)/.ready
+	@echo "tapewick: installing the peers that benchmarks compare with"
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python build/bench
+	@$(BIN)/uv pip install -q --python build/bench/bin/python -r $<
+	@$(BIN)/python -c "import site; print(site.getsitepackages()[0]); print('$(CURDIR)/src')" > \
+		$$(build/bench/bin/python -c "import site; print(site.getsitepackages()[0])")/tapewick.pth
+	@touch $@
 
 torture: setup
 	TAPEWICK_KILLS=200 $(BIN)/python -m pytest tests/fault $(PYTEST_ARGS)
+
+fresh:
+	scripts/fresh_machine.sh
 
 dev: setup
 	@$(BIN)/tapewick demo --no-open $(ARGS) & server=$$!; trap 'kill $$server 2>/dev/null' EXIT INT TERM; \

@@ -1,7 +1,8 @@
 """Tapewick's command line in a process of its own, and what it cost.
 
-The child reports its own peak: the system's figure for a child also holds what its parent held
-when it was started.
+It runs on the interpreter ``make setup`` made where there is one, for the peers' environment carries
+packages that would be loaded too. The child reports its own peak: the system's figure for a child
+also holds what its parent held when it was started.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SOURCES = Path(__file__).parent.parent / "src"
+ROOT = Path(__file__).parent.parent
+OWN = ROOT / ".venv" / "bin" / "python"
+PYTHON = str(OWN) if OWN.exists() else sys.executable
 
-__all__ = ["Cost", "child_environment", "resident_mb", "run"]
+__all__ = ["Cost", "PYTHON", "child_environment", "resident_mb", "run"]
 
 
 class Cost(NamedTuple):
@@ -31,14 +34,14 @@ class Cost(NamedTuple):
 
 def child_environment(**more: str) -> dict[str, str]:
     """This environment with tapewick's sources importable."""
-    return {**os.environ, "PYTHONPATH": str(SOURCES), **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), **more}
 
 
 def run(words: Sequence[str]) -> Cost:
     """``tapewick WORDS``; raises ``CalledProcessError`` when it fails."""
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, __file__, *words], env=child_environment(), capture_output=True, text=True, check=False
+        [PYTHON, __file__, *words], env=child_environment(), capture_output=True, text=True, check=False
     )
     wall = time.perf_counter() - started
     if done.returncode:

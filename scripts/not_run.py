@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 
 from tapewick.parts import PARTS, find
 
 
 def main() -> int:
     """Print a line per absent part; 1 if there is one and CI is true."""
-    absent = [part for part in PARTS if find(part) is None]
-    for part in absent:
-        print(f"not run: {part.purpose} ({part.program} is not installed: apt-get install {part.package})")
-    if not os.environ.get("TAPEWICK_TESTDATA"):
-        print("not run: recorded-data tests (TAPEWICK_TESTDATA is not set)")
+    absent = [
+        f"{part.purpose} ({part.program} is not installed: apt-get install {part.package})"
+        for part in PARTS
+        if find(part) is None
+    ]
+    if find_spec("tapewick.engine._native") is None:
+        absent.append("native-engine tests (it was not built: apt-get install g++ python3-dev, then make again)")
+    named = [] if os.environ.get("TAPEWICK_TESTDATA") else ["recorded-data tests (TAPEWICK_TESTDATA is not set)"]
+    for line in absent + named:
+        print(f"not run: {line}")
     return 1 if absent and os.environ.get("CI", "").lower() in ("1", "true") else 0
 
 

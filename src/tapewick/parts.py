@@ -24,10 +24,7 @@ class Part(NamedTuple):
         return f"TAPEWICK_TEST_{self.name.upper()}"
 
 
-PARTS = (
-    Part("chromium", "chromium", "/usr/bin/chromium", "chromium fonts-dejavu-core", "browser tests"),
-    Part("mmdebstrap", "mmdebstrap", "/usr/bin/mmdebstrap", "mmdebstrap", "fresh-machine test"),
-)
+PARTS = (Part("chromium", "chromium", "/usr/bin/chromium", "chromium fonts-dejavu-core", "browser tests"),)
 
 
 def find(part: Part) -> str | None:
