@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from tapewick.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "SETTINGS",
@@ -249,6 +251,8 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
 
 def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:
     """Configuration files that exist, lowest precedence first."""
+    from pathlib import Path  # help shows settings without loading any: pathlib would cost it a tenth of its time
+
     if config is not None:
         return [Path(config)]
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "~"), ".config")
@@ -256,9 +260,10 @@ def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _read(path: Path) -> str:
+def _read(path: Path | str) -> str:
     try:
-        return path.read_text("utf-8")
+        with open(path, encoding="utf-8") as file:
+            return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
@@ -295,7 +300,7 @@ def _from_environment(environ: Mapping[str, str], origin: str) -> dict[str, obje
         if (named := _BY_ENV.get(name)) is not None:
             values[named.key] = text
         elif held is not None and held.secret and name.endswith("_FILE"):
-            values[held.key] = _read(Path(text)).strip()
+            values[held.key] = _read(text).strip()
         elif "__" in name or name in _NEAR_MISSES:
             hint = f" (did you mean {_NEAR_MISSES[name]}?)" if name in _NEAR_MISSES else closest(name, _BY_ENV)
             raise ConfigError(f"{origin}: unknown setting {name}{hint}")
@@ -303,6 +308,8 @@ def _from_environment(environ: Mapping[str, str], origin: str) -> dict[str, obje
 
 
 def _dotenv(env_file: str | None) -> Path | None:
+    from pathlib import Path
+
     if env_file is not None:
         return Path(env_file)
     return Path(".env") if Path(".env").is_file() else None

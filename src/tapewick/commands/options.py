@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -140,6 +139,8 @@ def count(text: str) -> int:
 
 def moment(text: str) -> int:
     """UTC ns of a time written as ms since 1970 or as ISO 8601 (UTC unless it says otherwise)."""
+    import datetime as dt
+
     if re.fullmatch(r"\d{1,15}", text):
         return int(text) * 1_000_000
     try:

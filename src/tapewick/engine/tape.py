@@ -130,7 +130,8 @@ class Tape:
         fits = (np.abs(batch.price) <= INT64_MAX // price_factor) & (np.abs(batch.size) <= INT64_MAX // size_factor)
         if not fits.all():
             rejects["overflow"] += int((~fits).sum())
-            batch = batch.select(np.flatnonzero(fits))
+            # What is dropped here must not be vouched for: fall back to the records' own ids.
+            batch = replace(batch.select(np.flatnonzero(fits)), covers=None)
         return replace(
             batch,
             price=batch.price * price_factor,
