@@ -32,9 +32,7 @@ setup: $(VENV)/.ready
 	@$(MAKE) -s --no-print-directory -j2 native web
 
 run: setup
-	@mkdir -p logs; \
-	sh -c 'echo $$$$ > logs/run.pid; exec $(BIN)/tapewick $(if $(LIVE),serve,demo) $(ARGS)'; \
-	code=$$?; rm -f logs/run.pid; case $$code in 130|143) ;; *) exit $$code ;; esac
+	@$(BIN)/python scripts/run.py $(BIN)/tapewick $(if $(LIVE),serve,demo) $(ARGS)
 
 test: setup check
 	@if [ -f web/package.json ]; then PATH="$$($(BIN)/python scripts/node.py):$$PATH" npm --prefix web test --silent; fi

@@ -14,15 +14,14 @@ that is, commits do not pile up; ``rows/s`` is what that sustains.
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from harness import Bench, arguments
 
+from harness import Bench, arguments
 from tapewick.buses.memory import MemoryBus
 from tapewick.clock import RealClock
 from tapewick.engine.tape import Engine
@@ -146,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

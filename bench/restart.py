@@ -14,7 +14,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -23,10 +22,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import measured
 import numpy as np
-from harness import Bench, arguments
 
+import measured
+from harness import Bench, arguments
 from tapewick.engine.tape import Engine
 from tapewick.model import Instrument, TradeBatch
 from tapewick.stores.duckdb import DuckDBStore
@@ -104,7 +103,7 @@ def serving(folder: Path) -> Iterator[tuple[float, str, int]]:
 def ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         assert error.code == 503, error
         return False
@@ -165,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

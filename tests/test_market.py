@@ -160,6 +160,29 @@ async def test_empty_buckets_are_filled_but_not_across_a_gap(tmp_path: Path) -> 
         assert (T0 + 15 * MINUTE) not in holed["open_time"].tolist()
 
 
+async def test_filling_from_the_beginning_of_time_starts_with_the_first_candle(tmp_path: Path) -> None:
+    async with parts(tmp_path) as p:
+        await p.tell(1, 300)
+        for tf in (M1, BY_INDEX[0]):
+            for mode in ("prev", None):
+                found = await p.market.candles(BTC, tf, Window(start=0, limit=3), fill=mode)  # type: ignore[arg-type]
+                assert found.batch.rows["open_time"].tolist()[0] == T0
+
+
+async def test_quiet_seconds_are_filled_wherever_the_window_begins(tmp_path: Path) -> None:
+    async with parts(tmp_path) as p:
+        await p.tell(1, 10)
+        quiet = batch(11, 5)
+        quiet.ts_event += 5 * MINUTE
+        await p.inner.publish("trades", quiet)
+        await p.inner.settled("trades")
+        window = Window(start=T0 + 2 * MINUTE, limit=4)
+        rows = (await p.market.candles(BTC, BY_INDEX[0], window, fill="prev")).batch.rows
+        first = (await p.market.candles(BTC, BY_INDEX[0], Window(start=0, limit=9))).batch.rows[0]
+        assert rows["open_time"].tolist() == [T0 + 2 * MINUTE + i * SECOND for i in range(4)]
+        assert set(rows["close"].tolist()) == {int(first["close"])} and set(rows["filled"].tolist()) == {1}
+
+
 async def test_seconds_are_folded_from_trades(tmp_path: Path) -> None:
     async with parts(tmp_path) as p:
         await p.tell(1, 1000)
@@ -294,6 +317,15 @@ async def test_pages_of_changes_never_cut_a_commit(tmp_path: Path) -> None:
             seen += page.batch.rows[["pos", "open_time"]].tolist()
             offset, more = page.offset, page.more
         assert sorted(seen) == sorted(everything[["pos", "open_time"]].tolist())
+
+
+async def test_a_page_of_changes_is_bounded_however_small(tmp_path: Path) -> None:
+    async with parts(tmp_path) as p:
+        for first in range(1, 6001, 300):  # many commits of several rows each
+            await p.tell(first, 300)
+        everything, _ = await p.store.candles(BTC, M1.index, since_pos=0)
+        answer, more = await p.market.changes(BTC, M1, 0, limit=1)
+        assert more and 1 <= len(answer.batch.rows) < len(everything)
 
 
 async def test_age_of_data_and_health_of_sources(tmp_path: Path) -> None:

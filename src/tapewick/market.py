@@ -32,7 +32,7 @@ from tapewick.model import (
     empty_candles,
 )
 from tapewick.protocols import Bus, Store
-from tapewick.timeframe import BY_INDEX, Timeframe, bucket, bucket_end
+from tapewick.timeframe import BY_INDEX, SECOND, Timeframe, bucket, bucket_end
 
 __all__ = ["CandleAnswer", "Fill", "Market", "Window"]
 
@@ -62,10 +62,12 @@ class Window(NamedTuple):
 
 
 class CandleAnswer(NamedTuple):
-    """Rows of one frame, ascending, and the head they were read at."""
+    """Rows of one frame, ascending, and the head they were read at. ``reached``: the time up to which
+    it was looked for rows; an answer with fewer than ``limit`` may go on from there."""
 
     batch: CandleBatch
     head: Head
+    reached: int = FAR
 
 
 class Market:
@@ -170,15 +172,17 @@ class Market:
         """
         feed = await self._feed(id)
         if tf.index == 0:
+            window = await self._near(id, window, fill)
             rows, head = await self._seconds(feed, window)
         else:
             rows, head = await self._store.candles(id, tf.index, **window._asdict())
         rows = _with_open(rows, feed.open_row(tf.index, head), window)
+        reached = FAR if tf.index or window.end is None or window.newest else window.end
         if fill is not None:
-            rows = await self._filled(feed, tf, rows, window, fill, head)
+            rows, reached = await self._filled(feed, tf, rows, window, fill, head)
         if len(rows):
             feed.saw(int(rows["last_ts"].max()))
-        return CandleAnswer(feed.batch(rows, head), head)
+        return CandleAnswer(feed.batch(rows, head), head, reached)
 
     def open_candle(self, id: str, tf: Timeframe) -> CandleBatch | None:
         """The open candle of a known instrument as last announced; None if unknown or closed since."""
@@ -196,22 +200,34 @@ class Market:
         if tf.index == 0:
             head = await self._store.head(id)
             return CandleAnswer(feed.batch(empty_candles(), head), head), False
-        rows, head = await self._store.candles(id, tf.index, since_pos=since_pos, limit=limit)
-        more = bool(limit) and len(rows) >= limit
-        if more:
-            rows = rows[rows["pos"] < rows["pos"][-1]]
-            if not len(rows):
-                rows, head = await self._store.candles(id, tf.index, since_pos=since_pos)
-                more = False
-        return CandleAnswer(feed.batch(rows, head), head), more
+        size = limit
+        while True:
+            rows, head = await self._store.candles(id, tf.index, since_pos=since_pos, limit=size)
+            if not limit or len(rows) < size:
+                return CandleAnswer(feed.batch(rows, head), head), False
+            whole = rows[rows["pos"] < rows["pos"][-1]]
+            if len(whole):
+                return CandleAnswer(feed.batch(whole, head), head), True
+            size *= 4  # all of one commit so far: read on to its end, but not to the end of the tape
+
+    async def _near(self, id: str, window: Window, fill: Fill | None) -> Window:
+        """``window`` of 1s candles, begun where there are some and bounded in time by its limit too."""
+        if window.start is None or window.newest:
+            return window
+        minute = bucket(BY_INDEX[1], window.start)
+        first, _ = await self._store.candles(id, 1, start=minute, limit=1)
+        if not len(first):
+            return window
+        start = max(window.start, int(first["open_time"][0]))
+        if fill is not None and len((await self._store.candles(id, 1, end=minute, limit=1, newest=True))[0]):
+            start = window.start  # the quiet seconds before the next trade are wanted
+        reach = bucket(BY_INDEX[0], start) + (window.limit + 1) * SECOND if window.limit else FAR
+        return window._replace(start=start, end=min(FAR if window.end is None else window.end, reach))
 
     async def _seconds(self, feed: Feed, window: Window) -> tuple[Candles, Head]:
         """1s candles folded from trades; a second cut by the read's bound is left out."""
         tf, id = BY_INDEX[0], feed.instrument.id
         start, end, limit, newest = window
-        if start is not None and not newest and limit:
-            reach = bucket(tf, start) + (limit + 1) * tf.length
-            end = reach if end is None else min(end, reach)
         wanted = max(limit * 20, 5000) if newest else MOST_TRADES + 1
         while True:
             batch, head = await self._store.trades(id, start=start, end=end, limit=wanted, newest=newest)
@@ -227,26 +243,41 @@ class Market:
 
     async def _filled(
         self, feed: Feed, tf: Timeframe, rows: Candles, window: Window, mode: Fill, head: Head
-    ) -> Candles:
-        """``rows`` with empty buckets filled, no more than ``window`` asks for."""
+    ) -> tuple[Candles, int]:
+        """``rows`` with empty buckets filled, no more than ``window`` asks for, and the time reached."""
         id, reach = feed.instrument.id, (window.limit + 1) * tf.length if window.limit else FAR
         end = FAR if window.end is None else window.end
         before = empty_candles()
         if window.newest or window.start is None:
             if not len(rows):
-                return rows
+                return rows, FAR
             top = min(end, max(bucket_end(tf, int(rows["open_time"][-1])), bucket(tf, max(head.watermark, 0))))
             start = max(int(rows["open_time"][0]), top - reach) if window.newest else int(rows["open_time"][0])
         else:
             start = window.start
-            if tf.index:
-                before, _ = await self._store.candles(id, tf.index, end=start, limit=1, newest=True)
+            before = await self._before(id, tf, start)
+            if len(rows) and not len(before):  # nothing is filled before the first row: begin there
+                start = max(start, int(rows["open_time"][0]))
         if not window.newest:
             end = min(end, start + reach)
         coverage = await self._store.coverage(id)
         gaps = [(gap.left_ts, gap.right_ts) for gap in coverage.gaps if gap.state != "closed"]
         everything = np.concatenate((before, rows))
-        return window.cut(filled(everything, tf, start, end, mode, watermark=head.watermark, gaps=gaps))
+        made = filled(everything, tf, start, end, mode, watermark=head.watermark, gaps=gaps)
+        return window.cut(made), FAR if window.newest else end
+
+    async def _before(self, id: str, tf: Timeframe, start: int) -> Candles:
+        """The last row with trades before ``start``: one or none."""
+        if tf.index:
+            return (await self._store.candles(id, tf.index, end=start, limit=1, newest=True))[0]
+        minute = bucket(BY_INDEX[1], start)
+        batch, _ = await self._store.trades(id, start=minute, end=start)
+        if len(batch):
+            return fold(batch, tf)[-1:]
+        rows, _ = await self._store.candles(id, 1, end=minute, limit=1, newest=True)
+        for row in rows:  # the close of a minute is the close of its last second
+            row["tf"], row["open_time"] = tf.index, bucket(tf, int(row["last_ts"]))
+        return rows
 
     async def ticker(self, id: str) -> dict[str, object]:
         """Last price, 24 h and session statistics; JSON-ready, decimals as strings."""

@@ -226,6 +226,7 @@ class EngineRole:
     async def _commits(self) -> None:
         while True:
             await self._dirty.wait()
+            await asyncio.sleep(0)  # sockets are written between turns: open candles leave before this work
             self._dirty.clear()
             started = time.monotonic()
             async with self._lock:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tapewick.engine.tape import Engine, Tape
+from tapewick.engine.tape import SMALL, Engine, Tape
 from tapewick.model import Change, Instrument, State, TapeCommit, TapeState, TradeBatch
 from tapewick.timeframe import SECOND
 
@@ -60,11 +61,26 @@ def test_trades_are_numbered_without_holes_across_batches(engine: Engine) -> Non
     assert engine.ingest(batch([1, 2, 3]), NOW) == 3
     assert engine.ingest(batch([2, 3, 4]), NOW) == 1
     group = commit(engine)
-    assert [b.seq.tolist() for b in group.trades if b.seq is not None] == [[1, 2, 3], [4]]
+    assert [b.seq.tolist() for b in group.trades if b.seq is not None] == [[1, 2, 3, 4]]
     assert {b.epoch for b in group.trades} == {"01J8Z"}
     assert (group.head.seq, group.head.pos, group.expected_pos, group.owner) == (4, 1, 0, 3)
     assert engine.rejects == Counter(duplicate=2)
     assert engine.take() == []
+
+
+def test_small_batches_of_one_commit_are_joined_unless_only_some_are_late(engine: Engine) -> None:
+    engine.ingest(batch([1]), NOW)
+    engine.ingest(batch([2]), NOW)
+    engine.ingest(batch([7, 8]), NOW)
+    engine.ingest(replace(batch([4, 5]), late=True), NOW)
+    engine.ingest(batch([9]), NOW)
+    engine.ingest(batch(range(10, 10 + SMALL)), NOW)
+    group = commit(engine)
+    assert [b.trade_id.tolist() for b in group.trades[:3]] == [[1, 2, 7, 8], [4, 5], [9]]
+    assert [b.late for b in group.trades] == [False, True, False, False]
+    assert len(group.trades[3]) == SMALL
+    seqs = [b.seq for b in group.trades if b.seq is not None]
+    assert np.concatenate(seqs).tolist() == list(range(1, group.head.seq + 1))
 
 
 def test_rows_carry_the_stores_number_and_one_pos(engine: Engine) -> None:

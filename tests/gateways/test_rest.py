@@ -184,6 +184,8 @@ async def test_coverage_lists_ranges_and_gaps(rig: Rig) -> None:
         ("/v1/candles?instrument=sim:BTCUSDT&tf=1m&indicators=sma0", 400, "indicators"),
         ("/v1/candles?instrument=sim:BTCUSDT&tf=1m&times=us", 400, "times"),
         ("/v1/candles?instrument=sim:BTCUSDT&tf=1m&symbol=x", 400, "symbol"),
+        ("/v1/candles?instrument=sim:BTCUSDT&tf=1m&limit=9&limit=3", 400, "limit"),
+        ("/v1/candles?instrument=sim:BTCUSDT&instrument=sim:ETHUSDT&tf=1m", 400, "instrument"),
         ("/v1/candles?instrument=sim:NOPE&tf=1m", 404, "instrument"),
         ("/v1/trades?instrument=';DROP TABLE trades;--", 404, "instrument"),
         ("/v1/instruments?x=1", 400, "x"),

@@ -97,6 +97,21 @@ async def test_files_are_read_however_they_are_stored(tmp_path: Path, store: obj
     assert ids(events) == list(range(1, 3001))
 
 
+@pytest.mark.parametrize("block", [200, 4 << 20])
+async def test_a_trade_far_ahead_of_its_receive_time_is_refused_however_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """The clock of the block it came in must not decide: candles would depend on the block's size."""
+    monkeypatch.setattr(replay, "BLOCK", block)
+    frames = [(minute * 60_000, trade(minute + 1, minute * 60_000)) for minute in range(60)]
+    frames.insert(10, (10 * 60_000, trade(900, 30 * 60_000, price="999")))
+    frames.insert(11, (10 * 60_000, trade(901, 30 * 60_000, symbol="ONLYBAD")))
+    source, events = await run(recorded(tmp_path / "spot", frames))
+    assert ids(events) == list(range(1, 61))
+    assert [event.id for event in events if isinstance(event, Instrument)] == ["binance:ABCUSDT"]
+    assert source.rejects == {"bad_time": 2} and accounted(source)
+
+
 async def test_frames_that_are_no_trades_move_the_clock(tmp_path: Path) -> None:
     path = recorded(tmp_path / "spot", [(0, trade(1, 0)), (60_000, TICKER)])
     _, events = await run(path)

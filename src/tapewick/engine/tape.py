@@ -8,8 +8,9 @@ scales, lets the core dedupe, number and fold it, and turns what changed into a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,8 @@ from tapewick.timeframe import SECOND
 
 __all__ = ["Engine", "Tape"]
 
+COLUMNS = ("trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side", "seq")
+SMALL = 4096  # trades up to which batches of one commit are joined
 TOLERANCE = 5 * SECOND  # how far a trade may lie ahead of its source's clock
 
 
@@ -191,7 +194,7 @@ class Tape:
             owner=self.owner,
             expected_pos=expected,
             head=self.head,
-            trades=batches,
+            trades=list(_joined(batches)),
             rows=taken.rows,
             ranges_put=taken.ranges_put,
             ranges_gone=taken.ranges_gone,
@@ -245,6 +248,30 @@ class Tape:
             provisional=True,
             epoch=self.epoch,
         )
+
+
+def _joined(batches: list[TradeBatch]) -> Iterator[TradeBatch]:
+    """The numbered batches of one commit, small ones that follow one another joined.
+
+    A socket's wake-ups bring a few trades each; whoever reads the tape pays per batch.
+    """
+    group: list[TradeBatch] = []
+    size = 0
+    for batch in batches:
+        size += len(batch)
+        if group and (size > SMALL or (batch.late, batch.source) != (group[0].late, group[0].source)):
+            yield _join(group)
+            group, size = [], len(batch)
+        group.append(batch)
+    if group:
+        yield _join(group)
+
+
+def _join(batches: list[TradeBatch]) -> TradeBatch:
+    if len(batches) == 1:
+        return batches[0]
+    columns: dict[str, Any] = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in COLUMNS}
+    return replace(batches[0], clock=batches[-1].clock, **columns)
 
 
 def _closed(gap: Gap) -> Gap:

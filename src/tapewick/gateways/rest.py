@@ -23,9 +23,9 @@ from tapewick.errors import BadRequest
 from tapewick.gateways import _query
 from tapewick.gateways._problem import MEDIA_TYPE, Problem
 from tapewick.gateways._schema import CandlesAnswer, CoverageAnswer, InstrumentsAnswer, Ticker, TradesAnswer
-from tapewick.market import CandleAnswer, Market, Window
-from tapewick.model import NO_TIME, Candles, Head, State, position
-from tapewick.timeframe import SECOND, Timeframe, bucket, bucket_end
+from tapewick.market import FAR, CandleAnswer, Market, Window
+from tapewick.model import Candles, Head, State, position
+from tapewick.timeframe import Timeframe, bucket_end
 
 __all__ = ["JSON", "answer", "router"]
 
@@ -68,6 +68,8 @@ def _only_known(request: AnyRequest) -> None:
     for name in request.query_params:
         if name not in known:
             raise BadRequest(f"unknown parameter {name[:40]!r}; this route takes: {takes}", field=name[:40])
+        if len(request.query_params.getall(name)) > 1:
+            raise BadRequest(f"{name} is given more than once", field=name)
 
 
 def _next(request: AnyRequest, **changes: object) -> str:
@@ -179,11 +181,9 @@ def _following(request: AnyRequest, tf: Timeframe, window: Window, found: Candle
         if window.newest:
             return _next(request, end=int(rows["open_time"][0]) // MS)
         return _next(request, start=bucket_end(tf, int(rows["open_time"][-1])) // MS)
-    if tf.index == 0 and window.start is not None:  # 1s rows are looked for in a bounded time only
-        reach = bucket(tf, window.start) + (window.limit + 1) * SECOND
-        known = found.head.watermark if found.head.watermark != NO_TIME else 0
-        if reach < min(known, window.end or known):
-            return _next(request, start=reach // MS)
+    known = found.head.watermark  # short of the limit, and yet not at the end of what there is
+    if found.reached < min(known, FAR if window.end is None else window.end):
+        return _next(request, start=found.reached // MS)
     return None
 
 

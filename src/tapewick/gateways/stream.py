@@ -183,7 +183,7 @@ class Session(WSListener):
         if kind == WSMsgType.CLOSE:
             if not self._closing:
                 self._closing = True
-                transport.send_close(frame.get_close_code())
+                transport.send_close(frame.get_close_code() or 1000)  # 0: the peer gave none
             transport.disconnect()
         elif self._closing or kind == WSMsgType.PONG or self._outbox is None:
             return

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from tapewick.engine import Decoder, Group
+from tapewick.engine.tape import TOLERANCE
 from tapewick.errors import BadPayload
 from tapewick.model import TradeBatch
 from tapewick.sources._files import BLOCK, Blocks
@@ -157,10 +158,17 @@ class Recording:
         part.others.update(decoded.others)
         part.rejects.update(decoded.rejects)
         for group in decoded.groups:
-            part.trades += len(group.trade_id)
             if len(group.voids):
                 part.others["void"] += len(group.voids)
-            part.batches.append((group.kind, self._batch(group)))
+            batch = self._batch(group)
+            # Each trade against its own receive time: against the block's, the block's size would decide.
+            timely = batch.ts_event <= batch.ts_recv + TOLERANCE
+            if not timely.all():
+                part.rejects["bad_time"] += int((~timely).sum())
+                batch = batch.select(np.flatnonzero(timely))
+            part.trades += len(batch)
+            if len(batch) or batch.covers:
+                part.batches.append((group.kind, batch))
         part.until = self._until
         return part
 

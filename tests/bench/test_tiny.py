@@ -1,0 +1,40 @@
+"""Every benchmark once, tiny: what it would time is correct, and it runs at all. Nothing is timed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "bench"
+PEERS = {"decode": "cryptofeed"}
+"""Which cannot even be checked without their peer."""
+NAMES = ["candles", "commits", "decode", "full_path", "history", "latency", "restart"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_and_its_output_is_right(name: str) -> None:
+    if name == "candles":
+        pytest.importorskip("tapewick.engine._native", reason="the native engine is not built")
+    if name in PEERS and find_spec(PEERS[name]) is None:
+        pytest.skip(f"{PEERS[name]} is not installed: it comes with `make bench`")
+    before = sorted((BENCH / "results").glob("*"))
+    done = subprocess.run(
+        [sys.executable, str(BENCH / f"{name}.py"), "--tiny"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted((BENCH / "results").glob("*")) == before, "a tiny run is no result"
+
+
+def test_every_benchmark_is_checked() -> None:
+    supporting = {"harness", "measured", "postgres"}
+    assert sorted({path.stem for path in BENCH.glob("*.py")} - supporting) == NAMES
+    assert all(f"`{name}.py`" in (BENCH / "README.md").read_text() for name in [*NAMES, *sorted(supporting)])
