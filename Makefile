@@ -2,7 +2,7 @@
 #
 #   make run [LIVE=1] [ARGS="--port 0"]   demo (or the live venue) in the foreground
 #   make test                             lint, types, layers, web and Python tests
-#   make check | bench | torture          the static half of test | speed | 200 kill -9 cycles
+#   make check | bench [NAME=decode] | torture   the static half of test | speed | 200 kill -9 cycles
 #   make dev | stop | logs | clean        page with hot reload | end a run | set-up logs | forget set-up
 #   make fresh                            run and test on a bare Debian, without and with compiler and Node (root)
 
@@ -48,17 +48,8 @@ check: $(VENV)/.ready
 
 BENCHMARKS := $(filter-out bench/harness.py bench/measured.py,$(wildcard bench/*.py))
 
-bench: setup build/bench/.ready
-	@for file in $(BENCHMARKS); do echo "== $$file"; build/bench/bin/python $$file $(ARGS) || exit 1; done
-
-# The peers live in an environment of their own, which sees ours behind its own packages.
-build/bench/.ready: bench/requirements.txt $(VENV)/.ready
-	@echo "tapewick: installing the peers that benchmarks compare with"
-	@$(BIN)/uv venv -q --clear --python $(BIN)/python build/bench
-	@$(BIN)/uv pip install -q --python build/bench/bin/python -r $<
-	@$(BIN)/python -c "import site; print(site.getsitepackages()[0]); print('$(CURDIR)/src')" > \
-		$$(build/bench/bin/python -c "import site; print(site.getsitepackages()[0])")/tapewick.pth
-	@touch $@
+bench: setup
+	@$(BIN)/python scripts/bench.py $(NAME)
 
 torture: setup
 	TAPEWICK_KILLS=200 $(BIN)/python -m pytest tests/fault $(PYTEST_ARGS)

@@ -178,9 +178,9 @@ async def test_quiet_seconds_are_filled_wherever_the_window_begins(tmp_path: Pat
         await p.inner.settled("trades")
         window = Window(start=T0 + 2 * MINUTE, limit=4)
         rows = (await p.market.candles(BTC, BY_INDEX[0], window, fill="prev")).batch.rows
-        first = (await p.market.candles(BTC, BY_INDEX[0], Window(start=0, limit=9))).batch.rows[0]
+        last = (await p.market.candles(BTC, BY_INDEX[0], Window(start=0, limit=9))).batch.rows[-1]
         assert rows["open_time"].tolist() == [T0 + 2 * MINUTE + i * SECOND for i in range(4)]
-        assert set(rows["close"].tolist()) == {int(first["close"])} and set(rows["filled"].tolist()) == {1}
+        assert set(rows["close"].tolist()) == {int(last["close"])} and set(rows["filled"].tolist()) == {1}
 
 
 async def test_seconds_are_folded_from_trades(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class Store(NamedTuple):
     """What keeps the tapes."""
 
     kind: Annotated[Literal["duckdb"], "Which store."] = "duckdb"
-    memory_limit: Annotated[str, "Most memory the store's buffers take."] = "256MB"
+    memory_limit: Annotated[str, "Most memory the store's buffers take."] = "128MB"
 
 
 class Bus(NamedTuple):

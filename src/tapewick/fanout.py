@@ -267,7 +267,7 @@ class Fanout:
         self._flush()
         self._due = self._loop.time() + self._limits.flush_s
         batches = [latest[open_time] for open_time in sorted(latest)]
-        rows = np.concatenate([batch.rows for batch in batches])
+        rows = batches[0].rows if len(batches) == 1 else np.concatenate([batch.rows for batch in batches])
         text = self._update_text(batches[-1], rows)
         metrics.frames.inc()
         for frame, group in self._groups.items():

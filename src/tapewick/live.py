@@ -86,14 +86,19 @@ class Feed:
         batch = self.provisional
         if batch is None or (batch.price_scale, batch.size_scale) != (head.price_scale, head.size_scale):
             return empty_candles()
-        rows: Candles = batch.rows[batch.rows["tf"] == index]
-        return rows[rows["open_time"] > self.closed.get(index, NO_TIME)]
+        frames = batch.rows["tf"].tolist()
+        if index not in frames:
+            return empty_candles()
+        at = frames.index(index)
+        row: Candles = batch.rows[at : at + 1]  # a view: this runs for every trade that comes alone
+        return row if int(row["open_time"][0]) > self.closed.get(index, NO_TIME) else empty_candles()
 
-    def batch(self, rows: Candles, head: Head) -> CandleBatch:
+    def batch(self, rows: Candles, head: Head, *, provisional: bool = False) -> CandleBatch:
         """``rows``, read with ``head``, as a batch."""
         return CandleBatch(
             instrument=self.instrument.id,
             rows=rows,
+            provisional=provisional,
             price_scale=head.price_scale,
             size_scale=head.size_scale,
             epoch=head.epoch,
@@ -214,10 +219,14 @@ class Live:
     def _on_provisional(self, feed: Feed, batch: CandleBatch) -> None:
         feed.saw(int(batch.rows["last_ts"][0]))
         feed.provisional = batch
-        for key in [key for key in feed.listeners if key >= 0]:
-            row = feed.open_row(key, feed.head)
+        watched = [key for key in feed.listeners if key >= 0]
+        if not watched:
+            return
+        head = feed.head
+        for key in watched:
+            row = feed.open_row(key, head)
             if len(row):
-                part = replace(batch, rows=row, epoch=feed.epoch, pos=feed.pos)
+                part = feed.batch(row, head, provisional=True)
                 for listener in feed.listening(key):
                     listener.provisional(part)
 

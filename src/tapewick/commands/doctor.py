@@ -172,17 +172,18 @@ async def _examined(settings: Settings) -> Finding:
 
 async def _repaired(settings: Settings) -> Finding:
     """Set the write-ahead log aside and look again; positions handed out before are void then."""
-    from tapewick.stores.duckdb import DuckDBStore, set_wal_aside
+    from tapewick.stores.duckdb import FILE, DuckDBStore, set_wal_aside
 
     moved = set_wal_aside(Path(settings.data.dir))
     if moved is None:
         return Finding("repair", "fail", "there is no write-ahead log to move: restore the folder from a backup", 4)
-    note(f"moved the write-ahead log to {moved}")
     try:
         async with DuckDBStore(settings.data.dir) as store:
             await store.renew_epochs()
     except StoreError as error:
-        return Finding("repair", "fail", f"{error}; restore the folder from a backup, {moved.name} is kept", 4)
+        moved.rename(moved.with_name(f"{FILE}.wal"))  # it was not the cause, and a backup may need it
+        return Finding("repair", "fail", f"{error}; not its log's doing: restore the folder from a backup", 4)
+    note(f"moved the write-ahead log to {moved}")
     after = await _examined(settings)
     if after.state != "ok":
         return after

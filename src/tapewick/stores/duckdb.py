@@ -20,11 +20,11 @@ from tapewick.model import I64, Candles, Head, Instrument, TapeCommit, TapeState
 from tapewick.stores import _duckdb_read as reads
 from tapewick.stores import _duckdb_write as writes
 from tapewick.stores._duckdb_check import problems
-from tapewick.stores._duckdb_file import DuckDBFile, migrate, set_wal_aside
+from tapewick.stores._duckdb_file import FILE, DuckDBFile, migrate, set_wal_aside
 from tapewick.stores._duckdb_read import Window
 from tapewick.stores._duckdb_rows import instruments, trade_batch
 
-__all__ = ["DuckDBStore", "migrate", "set_wal_aside"]
+__all__ = ["FILE", "DuckDBStore", "migrate", "set_wal_aside"]
 
 
 class DuckDBStore:
@@ -40,7 +40,7 @@ class DuckDBStore:
         folder: Path | str,
         *,
         read_only: bool = False,
-        memory_limit: str = "256MB",
+        memory_limit: str = "128MB",
         threads: int = 1,
         clock: Clock | None = None,
     ) -> None:
