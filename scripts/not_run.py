@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from importlib.util import find_spec
 
@@ -18,6 +19,8 @@ def main() -> int:
     ]
     if find_spec("tapewick.engine._native") is None:
         absent.append("native-engine tests (it was not built: apt-get install g++ python3-dev, then make again)")
+    if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
+        absent.append("fresh-machine tests (they need root and mmdebstrap: apt-get install mmdebstrap)")
     named = [] if os.environ.get("TAPEWICK_TESTDATA") else ["recorded-data tests (TAPEWICK_TESTDATA is not set)"]
     for line in absent + named:
         print(f"not run: {line}")

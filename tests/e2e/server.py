@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,11 +21,14 @@ import httpx2
 __all__ = ["Server"]
 
 
-class Server:
-    """``python -m tapewick ARGS`` while the context is open; lines of both outputs are kept."""
+OURS = (sys.executable, "-m", "tapewick")
 
-    def __init__(self, *args: str | Path, **env: str) -> None:
-        self._command = [sys.executable, "-m", "tapewick", *map(str, args)]
+
+class Server:
+    """``PROGRAM ARGS`` while the context is open; lines of both outputs are kept."""
+
+    def __init__(self, *args: str | Path, program: Sequence[str] = OURS, **env: str) -> None:
+        self._command = [*program, *map(str, args)]
         self._env = os.environ | {"PYTHONUNBUFFERED": "1"} | env
         self.lines: list[str] = []
         self._queue: queue.Queue[str] = queue.Queue()
@@ -32,15 +36,20 @@ class Server:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._env
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._env,
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        with suppress(ProcessLookupError):  # all it started, and all of it has ended already
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join()
         assert self.process.stdout is not None

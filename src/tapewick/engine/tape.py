@@ -116,11 +116,13 @@ class Tape:
                 rejects[reason] += count
         new = len(accepted)
         if new:
+            # In place where all are new: this runs for every trade that comes alone.
             kept = batch if new == len(batch) else batch.select(accepted)
             last = self._core.seq
-            late = batch.late or int(kept.ts_event.max()) < watermark
-            seq = np.arange(last - new + 1, last + 1, dtype=np.int64)
-            self._batches.append(replace(kept, seq=seq, epoch=self.epoch, late=late, covers=None))
+            newest = max(kept.ts_event.tolist()) if new < 32 else int(kept.ts_event.max())
+            kept.late = batch.late or newest < watermark
+            kept.seq, kept.epoch, kept.covers = np.arange(last - new + 1, last + 1), self.epoch, None
+            self._batches.append(kept)
         return new
 
     def _scaled(self, batch: TradeBatch, rejects: Counter[str]) -> TradeBatch:
@@ -237,7 +239,8 @@ class Tape:
         rows = self._core.live()
         if not len(rows):
             return None
-        rows["pos"] = np.minimum(rows["pos"], self.committed.pos)
+        if self._core.pos > self.committed.pos:
+            rows["pos"] = np.minimum(rows["pos"], self.committed.pos)
         rows["last_seq"] = np.minimum(rows["last_seq"], self.committed.seq)
         own = self.instrument
         return CandleBatch(

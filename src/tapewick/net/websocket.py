@@ -82,7 +82,8 @@ class _Link(WSListener):
         elif kind == WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            self.cause = f"closed by the venue with code {frame.get_close_code():d}"
+            if not self.abandoned:  # else the venue only answers an end that was ours
+                self.cause = f"closed by the venue with code {frame.get_close_code():d}"
             transport.send_close(frame.get_close_code())
             transport.disconnect()
         elif kind != WSMsgType.PONG:
