@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tapewick import metrics
 from tapewick.buses.memory import MemoryBus
 from tapewick.clock import RealClock
 from tapewick.engine.tape import Engine
@@ -205,6 +207,19 @@ async def test_a_pull_source_waits_and_a_push_source_drops_whole_batches() -> No
         got = [(await anext(reader)).message for _ in range(10)]
         await asyncio.wait_for(waiting, 5)
         assert got == batches
+
+
+async def test_what_a_source_refuses_is_counted_by_reason() -> None:
+    def counted(reason: str) -> float:
+        return metrics.REGISTRY.get_sample_value("tapewick_quarantined_total", {"reason": reason}) or 0.0
+
+    source = Events([trades(1, 2), trades(3, 4)], pull=False)
+    source.rejects = Counter(malformed=3, oversize=1)  # type: ignore[attr-defined]
+    before = counted("malformed"), counted("oversize")
+    async with MemoryBus() as bus:
+        bus.subscribe(["trades"], group="engine")
+        await collect(source, bus)
+    assert (counted("malformed"), counted("oversize")) == (before[0] + 3, before[1] + 1)
 
 
 async def test_health_goes_to_people_and_to_the_engine() -> None:

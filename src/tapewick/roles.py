@@ -36,9 +36,12 @@ async def collect(source: Source, bus: Bus) -> None:
 
     A pull source waits while the bus is full. From any other source whole batches are
     dropped and counted: their reader must never wait, and the ledger records the hole.
+    What the source itself refused, by its counter ``rejects``, is counted as quarantined.
     """
+    told: Counter[str] = Counter()
     async with aclosing(source.events()) as events:
         async for event in events:
+            _count_refused(source, told)
             if isinstance(event, Health):
                 bus.offer("health", event)
             if source.pull or not isinstance(event, TradeBatch):
@@ -46,6 +49,16 @@ async def collect(source: Source, bus: Bus) -> None:
                 await asyncio.sleep(0)  # a pull source may never suspend by itself
             elif not bus.offer("trades", event):
                 metrics.dropped_batches.labels(source.name).inc()
+    _count_refused(source, told)
+
+
+def _count_refused(source: Source, told: Counter[str]) -> None:
+    """Bring the metric from ``told``, which is updated, to what the source counts."""
+    rejects: Counter[str] | None = getattr(source, "rejects", None)
+    if rejects and rejects != told:
+        for reason, count in (rejects - told).items():
+            metrics.quarantined.labels(reason).inc(count)
+        told.update(rejects - told)
 
 
 class EngineRole:
@@ -96,8 +109,9 @@ class EngineRole:
             asyncio.create_task(self._commits(), name="engine-commit"),
             asyncio.create_task(self._announce_heads(), name="engine-heads"),
         ]
-        for tape in self._engine.tapes.values():
+        for id, tape in self._engine.tapes.items():
             if (wanted := tape.wanted()) is not None:
+                metrics.gaps_open.labels(id).set(tape.open_gaps)
                 self._bus.offer("wanted", wanted)
         self.trouble = None
         return self

@@ -122,6 +122,16 @@ def test_void_ids_close_a_gap_without_a_trade(engine: Engine) -> None:
     assert group.ranges_put[:, :2].tolist() == [[1, 6]] and group.ranges_gone.tolist() == [5]
 
 
+def test_trades_from_before_a_lost_connection_do_not_explain_the_hole_after_it(engine: Engine) -> None:
+    engine.ingest(batch([1, 2, 3]), NOW)
+    tape(engine).disconnected()
+    commit(engine)  # of what came before
+    engine.ingest(batch([10, 11]), NOW)
+    assert [g.reason for g in commit(engine).gaps] == ["reconnect"]
+    engine.ingest(batch([20]), NOW)
+    assert [g.reason for g in commit(engine).gaps] == ["stream"]
+
+
 def test_a_disconnect_names_itself_as_the_cause(engine: Engine) -> None:
     engine.ingest(batch([1, 2]), NOW)
     commit(engine)

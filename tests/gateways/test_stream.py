@@ -316,6 +316,14 @@ class Stalled:
         assert len(text) < 65_536
         size = bytes([0x80 | 126]) + len(text).to_bytes(2, "big") if len(text) > 125 else bytes([0x80 | len(text)])
         await loop.sock_sendall(self.socket, b"\x81" + size + b"\0\0\0\0" + text)
+        while b'"subscribed"' not in self._waiting():  # unread: what is told next is live to it
+            await asyncio.sleep(0.001)
+
+    def _waiting(self) -> bytes:
+        try:
+            return self.socket.recv(4096, socket.MSG_PEEK)
+        except BlockingIOError:
+            return b""
 
     async def read(self, until: bytes | None = None) -> bytes:
         """Everything the server sends until it ends, or until ``until`` was seen."""
@@ -327,6 +335,16 @@ class Stalled:
                 if until is not None and until in data[-len(part) - len(until) :]:
                     break
         return bytes(data)
+
+
+async def test_a_close_without_a_code_is_answered_with_a_legal_one(tmp_path: Path) -> None:
+    """``socket.close()`` in a browser sends none; code 0 on the wire would make it report an error."""
+    async with running(tmp_path) as rig:
+        stalled = Stalled(rig)
+        await stalled.start(TRADES)
+        await asyncio.get_running_loop().sock_sendall(stalled.socket, b"\x88\x80\0\0\0\0")
+        assert (await stalled.read()).endswith(b"\x88\x02\x03\xe8")
+        stalled.socket.close()
 
 
 async def test_a_stalled_reader_is_bounded_and_closed_while_a_fast_one_gets_all(tmp_path: Path) -> None:

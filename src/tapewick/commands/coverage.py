@@ -47,5 +47,8 @@ def _summary(ledger: dict[str, Any], color: str) -> str:
     proof = {True: paint("complete", "green", on), False: paint("has holes", "red", on), None: "cannot be proven"}
     lines = [f"{ledger['instrument']}  {plural(ledger['trades'], 'trade')}  {proof[ledger.get('complete')]}"]
     lines += [f"  ids {first}..{last}" for first, last in ledger["ranges"]]
-    lines += [f"  gap between {gap['left_id']} and {gap['right_id']} ({gap['state']})" for gap in ledger["gaps"]]
+    lines += [
+        f"  gap between {gap['left_id']} and {gap['right_id']} ({gap['state']}, {gap['reason']})"
+        for gap in ledger["gaps"]
+    ]
     return "\n".join(lines) + "\n"

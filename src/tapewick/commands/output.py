@@ -14,7 +14,7 @@ from typing import TextIO
 
 from tapewick.config import Log
 
-__all__ = ["Progress", "coloured", "configure_logs", "note", "paint", "plural", "table", "write"]
+__all__ = ["Progress", "coloured", "configure_logs", "moment", "note", "paint", "plural", "table", "write"]
 
 _COLOURS = {"green": "32", "red": "31", "dim": "2", "bold": "1", "yellow": "33"}
 
@@ -48,6 +48,13 @@ def plural(number: int, noun: str) -> str:
     """``1 trade``, ``1,204 trades``."""
     ending = "" if number == 1 else "es" if noun.endswith("h") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def moment(ms: int) -> str:
+    """A time in UTC ms since 1970 as people read it."""
+    import datetime as dt
+
+    return (dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=ms)).isoformat(" ", "milliseconds")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool = False) -> str:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
 from tapewick.commands.options import Parser, count, flag, option, setting
-from tapewick.commands.output import coloured, note, table, write
+from tapewick.commands.output import coloured, moment, note, table, write
 from tapewick.config import Settings
 
 __all__ = ["Chunk", "Reader", "as_json", "opened", "print_rows", "reading"]
@@ -72,13 +72,7 @@ async def print_rows(chunks: AsyncIterator[Chunk], columns: Sequence[str], args:
 
 
 def _cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
-    return [_time(row[name]) if name in ("open_time", "ts_event") else _text(row.get(name)) for name in columns]
-
-
-def _time(ms: int) -> str:
-    import datetime as dt
-
-    return (dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=ms)).isoformat(" ", "milliseconds")
+    return [moment(row[name]) if name in ("open_time", "ts_event") else _text(row.get(name)) for name in columns]
 
 
 def _text(value: object) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tapewick.commands.options import Parser, count, flag, option, timeframe
-from tapewick.commands.output import note, write
+from tapewick.commands.output import moment, note, write
 
 if TYPE_CHECKING:
     from tapewick.client import Update
@@ -60,8 +60,9 @@ def _print(update: Update, as_json: bool) -> None:
     write("".join(_line(json.loads(bytes(row))) for row in update.rows).encode())
 
 
-def _line(row: dict[str, object]) -> str:
+def _line(row: dict[str, Any]) -> str:
     if "seq" in row:
-        return f"{row['ts_event']}  {row['side']:<7}  {row['price']:>14}  {row['size']:>14}  #{row['trade_id']}\n"
+        sizes = f"{row['side']:<7}  {row['price']:>14}  {row['size']:>14}"
+        return f"{moment(row['ts_event'])}  {sizes}  #{row['trade_id']}\n"
     prices = "  ".join(f"{row[name]:>14}" for name in ("open", "high", "low", "close", "volume"))
-    return f"{row['open_time']}  {prices}  {row['state']}\n"
+    return f"{moment(row['open_time'])}  {prices}  {row['state']}\n"

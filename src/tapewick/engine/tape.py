@@ -52,6 +52,7 @@ class Tape:
         """The head as the store has it: what clients may be told of positions."""
         self._gaps = {(gap.left_id, gap.right_id): gap for gap in state.gaps if gap.state != "closed"}
         self._cause = "restart" if len(state.ranges) else "stream"
+        self._cut = -1  # seq of the last trade before the connection was lost
         self._batches: list[TradeBatch] = []
         self._asked_keys: set[tuple[int, int]] = set()
         self._asked_windows: set[tuple[int, int]] = set()
@@ -90,7 +91,7 @@ class Tape:
     def disconnected(self) -> None:
         """The source lost its connection: a hole found next is its doing."""
         if self._cause == "stream":
-            self._cause = "reconnect"
+            self._cause, self._cut = "reconnect", self._core.seq
 
     def ingest(self, batch: TradeBatch, latest: int, rejects: Counter[str]) -> int:
         """Take in new trades; returns how many were new and counts the others by reason."""
@@ -186,7 +187,7 @@ class Tape:
         taken = self._core.take()
         gaps = self._update_gaps() if taken.holes_changed else ()
         batches, self._batches = self._batches, []
-        if batches:
+        if batches and self._core.seq > self._cut:
             self._cause = "stream"
         self._asked_keys.clear()
         self._asked_windows.clear()
