@@ -19,13 +19,13 @@ def main(folder: Path) -> int:
     """Install into ``folder``; 0 when everything is there."""
     if sys.version_info < (3, 11):  # noqa: UP036 (this runs before anything has checked it)
         return fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11 …")
+    print("tapewick: installing Python packages (hash-checked)", flush=True)
     python = folder / "bin" / "python"
     if not usable(python):
         try:
             venv.EnvBuilder(with_pip=True, clear=folder.exists(), symlinks=True).create(folder)
         except subprocess.CalledProcessError:
             return fail("the venv module is incomplete: apt-get install python3-venv")
-    print("tapewick: installing Python packages (hash-checked)", flush=True)
     if not (install_with_uv(folder) or install_with_pip(python)):
         return fail("the Python packages could not be installed; is the package index reachable?")
     link(folder, python)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-PID = Path(__file__).resolve().parent.parent / "logs" / "run.pid"
+LOGS = Path(__file__).resolve().parent.parent / "logs"
 STOPPED = (0, 130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 
@@ -28,10 +28,11 @@ def main(command: list[str]) -> int:
     for number in signals:
         signal.signal(number, forward)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    PID.parent.mkdir(exist_ok=True)
-    PID.write_text(f"{server.pid}\n")
+    LOGS.mkdir(exist_ok=True)
+    note = LOGS / f"run-{server.pid}.pid"  # one each: a second run must not hide the first from `make stop`
+    note.touch()
     code = server.wait()
-    PID.unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
     return 0 if code in STOPPED else code
 
 

@@ -1,4 +1,4 @@
-"""End the server that `make run` started, and only that one: its pid is checked against its command line."""
+"""End what `make run` started, and only that: each pid is checked against its command line."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ import sys
 import time
 from pathlib import Path
 
-PID = Path(__file__).resolve().parent.parent / "logs" / "run.pid"
+LOGS = Path(__file__).resolve().parent.parent / "logs"
 
 
 def main() -> int:
     """0 when nothing runs any more."""
+    codes = [end(int(note.stem.removeprefix("run-")), note) for note in LOGS.glob("run-*.pid")]
+    return max(codes, default=0)
+
+
+def end(pid: int, note: Path) -> int:
+    """Ask the server ``pid`` to end and wait for it; 0 when it has."""
     try:
-        pid = int(PID.read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return 0
-    if b"tapewick" not in words:
-        return 0
-    os.kill(pid, signal.SIGTERM)
-    for _ in range(150):
-        if not Path(f"/proc/{pid}").exists():
-            PID.unlink(missing_ok=True)
-            return 0
-        time.sleep(0.1)
-    print(f"tapewick: process {pid} has not ended within 15 s", file=sys.stderr)
-    return 1
+    except OSError:
+        words = b""
+    if b"tapewick" in words:
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(150):
+            if not Path(f"/proc/{pid}").exists():
+                break
+            time.sleep(0.1)
+        else:
+            print(f"tapewick: process {pid} has not ended within 15 s", file=sys.stderr)
+            return 1
+    note.unlink(missing_ok=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -181,6 +181,15 @@ def test_C3_a_damaged_store_is_4_and_names_the_doctor(run: Run, filled: str) -> 
     assert "fail" in run("doctor", "--data", filled, code=4).stdout
 
 
+def test_C3_closed_standard_streams_do_no_harm(run: Run, filled: str) -> None:
+    before = (run.folder / filled / "tape.duckdb").read_bytes()
+    for command in ("candles binance:BTCUSDT 1m --json", "coverage binance:NOPE"):
+        line = f"{sys.executable} -m tapewick {command} --data {filled} <&- >&- 2>&-"
+        done = subprocess.run(["sh", "-c", line], cwd=run.folder, env=run.env, timeout=120)
+        assert done.returncode == (2 if "NOPE" in command else 0)
+    assert (run.folder / filled / "tape.duckdb").read_bytes() == before
+
+
 # C4 machine output
 
 
@@ -482,6 +491,16 @@ def test_doctor_finds_a_sound_folder_sound(run: Run, filled: str) -> None:
     assert findings["data"]["state"] == "ok"
     assert __version__ in findings["tapewick"]["detail"]
     assert findings["engine"]["detail"].startswith(("native", "reference"))
+
+
+def test_doctor_leaves_the_log_where_it_is_when_the_file_is_the_damaged_one(run: Run, filled: str) -> None:
+    path = run.folder / filled / "tape.duckdb"
+    path.write_bytes(b"\0" * 12_288 + path.read_bytes()[12_288:])
+    log = path.with_name("tape.duckdb.wal")
+    log.write_bytes(b"a log of before")
+    done = run("doctor", "--data", filled, "--port", "0", "--repair", code=4)
+    assert "restore the folder from a backup" in done.stdout
+    assert log.read_bytes() == b"a log of before"
 
 
 def test_doctor_moves_a_damaged_log_aside_and_keeps_it(run: Run) -> None:

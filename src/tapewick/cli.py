@@ -49,6 +49,7 @@ def overview() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command ``argv`` names and return its exit code; errors are printed, not raised."""
+    _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in ("-V", "--version"):
         print(f"tapewick {__version__}")
@@ -67,6 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (TapewickError, OSError) as error:
         return _explain(error)
+
+
+def _open_standard_streams() -> None:
+    """Give a process started without stdin, stdout or stderr (``>&-``) the null device in their place.
+
+    A database or a socket would take the free number else, be written to as output, and uvloop aborts on it.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            setattr(sys, name, open(fd, "r" if fd == 0 else "w", closefd=False))
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

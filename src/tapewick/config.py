@@ -79,7 +79,7 @@ class Bus(NamedTuple):
     """What carries batches between roles."""
 
     kind: Annotated[Literal["memory"], "Which bus."] = "memory"
-    max_bytes: Annotated[int, "Bytes that may wait per topic and subscriber."] = 33_554_432
+    max_bytes: Annotated[int, "Bytes that may wait per topic and subscriber."] = 16_777_216
 
 
 class Binance(NamedTuple):

@@ -62,15 +62,19 @@ def clone(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def make_run(machine: Machine, engine: str) -> list[str]:
-    """`make run` until it serves candles, then SIGTERM to make; what was printed."""
+def make_run(machine: Machine, engine: str, *stop: str) -> list[str]:
+    """`make run` until it serves candles, then ``stop``, else SIGTERM to make; what was printed."""
     started = time.monotonic()
     with Server(program=machine.command(*MAKE, "run", "ARGS=--port 0 --no-open")) as server:
         server.ready(SET_UP_SECONDS)
         took(f"make run, {engine} engine", started)
         assert f"{engine} engine" in server.lines[-1], server.lines
         server.wait_for(lambda: server.get("/v1/candles?instrument=sim:BTCUSDT&tf=1m&limit=1")["candles"])
-        server.stop()
+        if stop:
+            subprocess.run(machine.command(*stop), check=True)
+            assert server.process.wait(20) == 0
+        else:
+            server.stop()
     assert len([line for line in server.lines if "http://" in line]) == 1, server.lines
     assert not is_listening(server.url), "make has ended, the server has not"
     return server.lines
@@ -102,7 +106,7 @@ def test_without_compiler_and_node(machine: Made) -> None:
     absent = subprocess.run(bare.command("which", "cc", "c++", "g++", "node", "npm"), capture_output=True, text=True)
     assert absent.stdout == ""
     assert any("no C++ compiler" in line for line in make_run(bare, "reference"))
-    again = make_run(bare, "reference")
+    again = make_run(bare, "reference", *MAKE, "stop")
     assert "http://" in again[0], again  # nothing is set up a second time
     said = make_test(bare, "--durations=25")
     for group in ("browser tests", "native-engine tests", "recorded-data tests", "fresh-machine tests"):

@@ -217,3 +217,22 @@ async def test_a_range_from_the_beginning_of_time_is_cheap(rig: Rig) -> None:
     for tf in ("1s", "1m", "1M"):
         told = await rig.get(f"/v1/candles?instrument={BTC}&tf={tf}&start=0&fill=prev&limit=10000")
         assert len(told["candles"]) <= 20
+
+
+async def test_filled_pages_go_on_across_a_gap(rig: Rig) -> None:
+    """An open gap is not filled: a page short of its limit must still name the next one."""
+    await rig.tell(1, 299)
+    jump = batch(400, 290)  # 300 to 399 are missing
+    jump.ts_event += 30 * 60 * SECOND
+    jump.clock = int(jump.ts_event[-1]) + 10 * SECOND
+    await rig.bus.publish("trades", jump)
+    await rig.bus.settled("trades")
+    whole = [c["open_time"] for c in (await rig.get(f"/v1/candles?instrument={BTC}&tf=1m"))["candles"]]
+    for tf, wanted in (("1m", whole), ("1s", None)):
+        path, seen, pages = f"/v1/candles?instrument={BTC}&tf={tf}&start=0&fill=prev&limit=50", [], 0
+        while path and pages < 100:
+            told = await rig.get(path)
+            seen += [c["open_time"] for c in told["candles"] if "filled" not in c]
+            path, pages = told["next"], pages + 1
+        everything = await rig.get(f"/v1/candles?instrument={BTC}&tf={tf}&limit=10000")
+        assert seen == (wanted or [c["open_time"] for c in everything["candles"]])

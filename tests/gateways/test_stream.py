@@ -316,7 +316,7 @@ class Stalled:
         assert len(text) < 65_536
         size = bytes([0x80 | 126]) + len(text).to_bytes(2, "big") if len(text) > 125 else bytes([0x80 | len(text)])
         await loop.sock_sendall(self.socket, b"\x81" + size + b"\0\0\0\0" + text)
-        while b'"subscribed"' not in self._waiting():  # unread: what is told next is live to it
+        while b'"subscribed"' not in self._waiting():  # noqa: ASYNC110 (unread; what is told next is live to it)
             await asyncio.sleep(0.001)
 
     def _waiting(self) -> bytes:

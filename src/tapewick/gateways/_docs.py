@@ -68,6 +68,11 @@ def _fields(name: str, shape: Mapping[str, Any], shapes: Mapping[str, Any]) -> s
     return f"<section id={escape(name)}><h2><code>{escape(name)}</code></h2><table>{rows}</table></section>"
 
 
+def _reference(answer: str, shapes: Mapping[str, Any]) -> str:
+    named = f"<code>{escape(answer)}</code>"
+    return f'<a href="#{escape(answer)}">{named}</a>' if answer in shapes else named
+
+
 def render(document: Mapping[str, Any]) -> bytes:
     """The page for an OpenAPI 3.1 document."""
     shapes = document.get("components", {}).get("schemas", {})
@@ -84,13 +89,14 @@ def render(document: Mapping[str, Any]) -> bytes:
                 f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
                 f"<p><b>{summary}.</b> {text}</p>"
                 + (f"<table>{table}</table>" if table else "")
-                + (f'<p>Answers <a href="#{escape(answer)}"><code>{escape(answer)}</code></a></p>' if answer else "")
+                + (f"<p>Answers {_reference(answer, shapes)}</p>" if answer else "")
                 + "</section>"
             )
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     page = (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-        f'<link rel=stylesheet href="/docs/style.css"><body><h1>{title}</h1>{INTRO}{"".join(parts)}'
+        '<link rel=icon href="/favicon.svg"><link rel=stylesheet href="/docs/style.css">'
+        f"<body><h1>{title}</h1>{INTRO}{''.join(parts)}"
         + "".join(_fields(name, shape, shapes) for name, shape in shapes.items())
     )
     return page.encode()

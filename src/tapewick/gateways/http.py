@@ -13,7 +13,6 @@ import errno
 import socket
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +24,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from tapewick import metrics
+from tapewick import __version__, metrics
 from tapewick.errors import ConfigError
 from tapewick.gateways import _docs, _problem, rest, static, stream
 from tapewick.gateways._bridge import Bridge, HttpProtocol
@@ -143,7 +142,7 @@ class HttpGateway:
             [rest.router(), *self._own_routes(), *static.handlers(self._webapp)],
             exception_handlers=_problem.HANDLERS,
             openapi_config=OpenAPIConfig(
-                title=self._title, version=_version(), path="/schema", render_plugins=[JsonRenderPlugin()]
+                title=self._title, version=__version__, path="/schema", render_plugins=[JsonRenderPlugin()]
             ),
             cors_config=_cors(self._origins),
             logging_config=None,
@@ -179,13 +178,6 @@ class HttpGateway:
             return rest.answer(_docs.STYLE, media_type="text/css")
 
         return [live, ready, prometheus, docs, style]
-
-
-def _version() -> str:
-    try:
-        return version("tapewick")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def _cors(origins: Collection[str]) -> CORSConfig | None:
