@@ -23,7 +23,7 @@ from tapewick.gateways._problem import MEDIA_TYPE, body
 __all__ = ["Bridge", "Door", "HttpProtocol", "refuse"]
 
 logger = logging.getLogger("picows.tapewick")
-logger.setLevel(logging.WARNING)  # picows tells of every connection at INFO
+logger.setLevel(logging.CRITICAL)  # picows tells of every connection, and of every frame a client gets wrong
 
 HEAD_BYTES = 16_384  # of one request's line and headers; picows has the same bound
 HEAD_SECONDS = 10.0  # a connection that has not sent a whole request head by then is closed

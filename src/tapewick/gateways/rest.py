@@ -19,7 +19,7 @@ from tapewick import metrics
 from tapewick.channel import parse_position
 from tapewick.decimals import format_mantissa
 from tapewick.engine import indicators as derived
-from tapewick.errors import BadRequest
+from tapewick.errors import BadRequest, NotFound
 from tapewick.gateways import _query
 from tapewick.gateways._problem import MEDIA_TYPE, Problem
 from tapewick.gateways._schema import CandlesAnswer, CoverageAnswer, InstrumentsAnswer, Ticker, TradesAnswer
@@ -78,6 +78,14 @@ def _next(request: AnyRequest, **changes: object) -> str:
     return f"{request.url.path}?{urlencode({k: str(v) for k, v in kept.items() if v is not None})}"
 
 
+async def _known(market: Market, instrument: str) -> None:
+    """Refuse an unknown instrument named by a parameter: the route exists, its argument is wrong."""
+    try:
+        await market.instrument(instrument)
+    except NotFound as error:
+        raise BadRequest(str(error), field="instrument") from error
+
+
 def _own_offset(since: str, head: Head) -> int:
     epoch, offset = parse_position(since)
     if epoch not in (None, head.epoch):
@@ -118,6 +126,7 @@ async def trades(
     market = _market(request)
     first, last = _query.time_ns(start, "start"), _query.time_ns(end, "end")
     _check_range(first, last)
+    await _known(market, instrument)
     offset = None if since is None else _own_offset(since, await market.head(instrument))
     newest = offset is None and first is None
     batch, head = await market.trades(instrument, since=offset, start=first, end=last, limit=limit, newest=newest)
@@ -152,6 +161,7 @@ async def candles(
     market, frame, wanted = _market(request), _query.timeframe(tf), _query.indicators(indicators)
     window = Window(_query.time_ns(start, "start"), _query.time_ns(end, "end"), limit, newest=start is None)
     _check_range(window.start, window.end)
+    await _known(market, instrument)
     if since is not None:
         if start is not None or end is not None or fill != "none" or wanted:
             raise BadRequest("since cannot be combined with start, end, fill or indicators", field="since")
