@@ -16,6 +16,8 @@ PYTEST_ARGS ?=
 # uv reads the system's certificates, as pip of Debian does.
 export UV_SYSTEM_CERTS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+# Tests start hundreds of interpreters: without byte code each of them would compile its imports again.
+unexport PYTHONDONTWRITEBYTECODE
 export npm_config_fund = false
 export npm_config_audit = false
 export npm_config_update_notifier = false
@@ -54,8 +56,8 @@ bench: setup
 torture: setup
 	TAPEWICK_KILLS=200 $(BIN)/python -m pytest tests/fault $(PYTEST_ARGS)
 
-fresh:
-	scripts/fresh_machine.sh
+fresh: setup
+	CI=true $(BIN)/python -m pytest tests/e2e/test_fresh_machine.py --log-cli-level=info $(PYTEST_ARGS)
 
 dev: setup
 	@$(BIN)/tapewick demo --no-open $(ARGS) & server=$$!; trap 'kill $$server 2>/dev/null' EXIT INT TERM; \

@@ -427,7 +427,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_C1_C3_C10_demo_prints_one_line_then_ends_on_a_signal(run: Run, number: signal.Signals, code: int) -> None:
-    server = run.start("demo", "--port", "0", "--no-open", "--data", "live")
+    server = run.start("demo", "--port", "0", "--no-open", "--data", "live", "--rate", "2")
     try:
         line = first_line(server)
         found = re.search(r"http://127\.0\.0\.1:(\d+)", line)

@@ -90,6 +90,10 @@ def make_test(machine: Machine, arguments: str = "") -> str:
     return done.stdout
 
 
+def output(machine: Machine, *words: str) -> str:
+    return subprocess.run(machine.command(*words), capture_output=True, text=True, check=True).stdout.strip()
+
+
 def took(what: str, started: float) -> None:
     """For `pytest --log-cli-level=info`."""
     LOG.info("%s: %.1f s", what, time.monotonic() - started)
@@ -103,8 +107,7 @@ def is_listening(url: str) -> bool:
 
 def test_without_compiler_and_node(machine: Made) -> None:
     bare = machine(BARE)
-    absent = subprocess.run(bare.command("which", "cc", "c++", "g++", "node", "npm"), capture_output=True, text=True)
-    assert absent.stdout == ""
+    assert output(bare, "sh", "-c", "which cc c++ g++ node npm || true") == ""
     assert any("no C++ compiler" in line for line in make_run(bare, "reference"))
     again = make_run(bare, "reference", *MAKE, "stop")
     assert "http://" in again[0], again  # nothing is set up a second time
@@ -116,6 +119,9 @@ def test_without_compiler_and_node(machine: Made) -> None:
 def test_with_a_compiler_and_an_old_node(machine: Made) -> None:
     equipped = machine(EQUIPPED)
     assert any("native engine built" in line for line in make_run(equipped, "native"))
+    assert output(equipped, "node", "--version").startswith("v18.")
+    chosen = output(equipped, "env", "-C", "tapewick", ".venv/bin/python", "scripts/node.py")
+    assert chosen.endswith("tapewick/.venv/bin"), chosen
     assert "http://" in make_run(equipped, "native")[0]
     said = make_test(equipped, "tests/engine tests/test_packaging.py tests/test_cli.py")
     assert "not run: native-engine tests" not in said

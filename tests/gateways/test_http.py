@@ -92,7 +92,7 @@ async def test_without_a_web_build_the_page_says_so(tmp_path: Path) -> None:
 
 async def test_a_busy_port_is_explained(rig: Rig) -> None:
     port = int(rig.gateway.url.rpartition(":")[2])
-    with pytest.raises(ConfigError, match=f"port {port} is in use: tapewick serve --port 0, or stop the other server"):
+    with pytest.raises(ConfigError, match=f"port {port} is in use: choose another "):
         async with HttpGateway(rig.market, port=port):
             raise AssertionError
 

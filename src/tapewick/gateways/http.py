@@ -204,7 +204,9 @@ def _listener(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} is in use: tapewick serve --port 0, or stop the other server") from None
+            raise ConfigError(
+                f"port {port} is in use: choose another (--port 0 takes any free one), or stop the other server"
+            ) from None
         if error.errno == errno.EACCES:
             raise ConfigError(f"port {port} needs privileges: choose one from 1024 on with --port") from None
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None

@@ -1,0 +1,39 @@
+"""What README and tutorial tell a newcomer to type, typed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.e2e.server import Server
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+ADDRESS = "http://127.0.0.1:8080"
+
+
+def test_the_questions_of_the_readme_are_answered(tmp_path: Path) -> None:
+    paths = re.findall(rf"curl '{ADDRESS}(/[^']+)'", README)
+    (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    with Server("demo", "--port", "0", "--no-open", "--data", tmp_path / "D") as server:
+        server.ready()
+        server.wait_for(lambda: server.get("/v1/candles?instrument=sim:BTCUSDT&tf=1m&limit=5")["candles"])
+        assert len(paths) >= 4
+        assert all(server.get(path) for path in paths)
+        program = (sys.executable, "-c", script.replace(ADDRESS, server.url))
+        with Server(program=program) as reader:
+            reader.line("^snapshot .*'open_time'")
+            reader.line("^update .*'open_time'")
+
+
+def test_the_tutorial_ends_with_a_candle_that_is_proven(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```\n(printf.*?)```", TUTORIAL, re.DOTALL)
+    script = block.replace(".venv/bin/tapewick", f"{sys.executable} -m tapewick")
+    done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["complete"] for line in done.stdout.splitlines()] == [False, True, False]
+    assert "3 trades" in done.stderr and "3 duplicates" in done.stderr
