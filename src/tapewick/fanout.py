@@ -102,11 +102,9 @@ class Fanout:
     async def join(self, outbox: Outbox, admitted: Admitted) -> None:
         """History, then live, for one reader. Returns when it is live or has left."""
         request, offset = admitted.request, admitted.cursor
-        has_open = offset is None and request.snapshot > 0
-        if offset is None and request.snapshot:
+        has_open = offset is None
+        if offset is None:
             offset = await self._send_snapshot(outbox, request)
-        elif offset is None:
-            offset = self._offset(await self._market.head(self.channel.instrument))
         if offset is not None:
             await self.rejoin(outbox, offset, stale=not has_open)
 

@@ -39,15 +39,17 @@ class Hub:
         head = await self._market.head(channel.instrument)
         offset = head.seq if channel.tf is None else head.pos
         here = position(head.epoch, offset)
+        # Without a snapshot live data begin right behind the position the reply prints.
+        fresh = None if request.snapshot else offset
         if since is None:
-            return Admitted(request, here, request.start is not None)
+            return Admitted(request, here, request.start is not None, fresh)
         reason = await self._refusal(channel, since, head, offset)
         metrics.resumes.labels(str(reason is None).lower()).inc()
         if reason is None:
             return Admitted(request, here, True, since.offset, head.seq - since.offset if channel.tf is None else None)
         missed = position(since.epoch or head.epoch, since.offset)
         gap: dict[str, object] = {"type": "gap", "ch": channel.name, "from": missed, "to": here, "reason": reason}
-        return Admitted(request._replace(since=None), here, False, gap=gap)
+        return Admitted(request._replace(since=None), here, False, fresh, gap=gap)
 
     async def _refusal(self, channel: Channel, since: Since, head: Head, offset: int) -> str | None:
         """Why a resume cannot be exact; None if it can."""

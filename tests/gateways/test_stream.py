@@ -152,6 +152,21 @@ async def test_a_resume_brings_exactly_what_was_missed(rig: Rig) -> None:
         assert {key: value[0] for key, value in rows.items()} == expected
 
 
+async def test_without_a_snapshot_live_data_begin_right_behind_the_position_that_was_told(rig: Rig) -> None:
+    """Also where trades are committed between the reply and the moment the channel is listened to."""
+    async with rig.ws() as c:
+        c.subscribe({"ch": TRADES, "snapshot": 0}, {"ch": CANDLES, "since": "WRONG:5", "snapshot": 0})
+        first = 1
+        while not c.of("subscribed"):
+            await rig.tell(first, 20, clock=T0 + first * STEP)
+            first += 20
+        told = int(c.of("subscribed")[0]["channels"][0]["pos"].partition(":")[2])
+        await rig.tell(first, 20)
+        await c.until(lambda c: (rows := c.rows(TRADES, "event")) and rows[-1]["seq"] == first + 19)
+        assert [row["seq"] for row in c.rows(TRADES, "event")] == list(range(told + 1, first + 20))
+        assert not c.of("snapshot") and c.of("gap", ch=CANDLES)
+
+
 @pytest.mark.parametrize(("since", "reason"), [("WRONG:5", "epoch"), ("{epoch}:999999", "future"), (999_999, "future")])
 async def test_a_resume_that_cannot_be_exact_says_so(rig: Rig, since: Any, reason: str) -> None:
     await rig.tell(1, 50)
