@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "BookState",
+    "BookUpdate",
     "CANDLE",
     "Candles",
     "CandleBatch",
@@ -28,6 +30,7 @@ __all__ = [
     "Message",
     "NO_TIME",
     "Origin",
+    "Quote",
     "Reason",
     "Side",
     "State",
@@ -317,10 +320,67 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         return 128 + len(self.detail)
 
 
-Event: TypeAlias = Instrument | TradeBatch | Health
-"""What a source yields: an instrument before its first trade, batches, changes of health."""
+BookState: TypeAlias = Literal["syncing", "live", "stale"]
 
-Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Health
+
+@dataclass(slots=True, kw_only=True)
+class BookUpdate:
+    """One step of an order book: changed levels, the whole book (``snapshot``), or only a change of ``state``.
+
+    ``run`` names one synchronisation run of one collector; inside it ``seq`` rises by one per update
+    and ``prev_seq`` is the one before. ``first_id`` / ``last_id`` are the venue's update ids. Level
+    columns hold mantissas, best level first in a snapshot; size 0 removes a level.
+    ``detail`` says why a book is not ``live``.
+    """
+
+    instrument: str
+    run: str
+    prev_seq: int
+    seq: int
+    state: BookState
+    snapshot: bool
+    first_id: int
+    last_id: int
+    ts_event: int
+    ts_recv: int
+    bid_price: I64
+    bid_size: I64
+    ask_price: I64
+    ask_size: I64
+    price_scale: int
+    size_scale: int
+    source: str = ""
+    detail: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        return 384 + 16 * (len(self.bid_price) + len(self.ask_price))
+
+
+class Quote(msgspec.Struct, frozen=True, kw_only=True):
+    """Best bid and ask as the venue announced them; ``update_id`` is that of the book they stand for."""
+
+    instrument: str
+    update_id: int
+    bid: int
+    bid_size: int
+    ask: int
+    ask_size: int
+    ts_event: int
+    ts_recv: int
+    price_scale: int
+    size_scale: int
+    source: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        return 256
+
+
+Event: TypeAlias = Instrument | TradeBatch | Health | BookUpdate | Quote
+"""What a source yields: an instrument before its first trade, batches, books, changes of health."""
+
+Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Health | BookUpdate | Quote
 """What travels on the bus."""
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol, Self
 
-from tapewick.model import I64, Candles, Event, Head, Instrument, Message, TapeCommit, TapeState, TradeBatch
+from tapewick.model import I64, Candles, Event, Head, Instrument, Message, TapeCommit, TapeState, TradeBatch, Wanted
 
-__all__ = ["Bus", "Delivery", "Gateway", "Market", "Source", "Store"]
+__all__ = ["Bus", "Delivery", "Gateway", "Market", "Repairer", "Source", "Store"]
 
 
 class Source(Protocol):
@@ -30,6 +30,20 @@ class Source(Protocol):
         """Instruments before their first trade, batches as one wake-up delivered them, health.
 
         Ends when the source is exhausted; a live source reconnects and never ends.
+        """
+        ...
+
+
+class Repairer(Protocol):
+    """A source that can also fetch what a tape lacks. ``venue`` is the prefix of its instrument ids."""
+
+    venue: str
+
+    def fetch(self, wanted: Wanted) -> AsyncGenerator[TradeBatch, None]:
+        """Pages of the wanted trades, each with the ``covers`` it proves and no clock.
+
+        Ends when every range has been answered; raises ``SourceError`` when the venue does not
+        answer, after pages that stand.
         """
         ...
 

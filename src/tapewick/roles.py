@@ -21,7 +21,7 @@ from tapewick import metrics
 from tapewick.clock import Clock
 from tapewick.engine.tape import Engine
 from tapewick.errors import BusError, ModelError, StoreDamaged, StoreError
-from tapewick.model import CandleBatch, Head, Health, Instrument, Message, TapeCommit, TradeBatch
+from tapewick.model import BookUpdate, CandleBatch, Head, Health, Instrument, Message, Quote, TapeCommit, TradeBatch
 from tapewick.protocols import Bus, Delivery, Source, Store
 
 __all__ = ["EngineRole", "collect"]
@@ -42,6 +42,9 @@ async def collect(source: Source, bus: Bus) -> None:
     async with aclosing(source.events()) as events:
         async for event in events:
             _count_refused(source, told)
+            if isinstance(event, BookUpdate | Quote):
+                bus.offer("books", event)
+                continue
             if isinstance(event, Health):
                 bus.offer("health", event)
             if source.pull or not isinstance(event, TradeBatch):
