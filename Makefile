@@ -57,7 +57,7 @@ torture: setup
 	TAPEWICK_KILLS=200 $(BIN)/python -m pytest tests/fault $(PYTEST_ARGS)
 
 fresh: setup
-	CI=true $(BIN)/python -m pytest tests/e2e/test_fresh_machine.py --log-cli-level=info $(PYTEST_ARGS)
+	CI=true FRESH=all $(BIN)/python -m pytest tests/e2e/test_fresh_machine.py --log-cli-level=info $(PYTEST_ARGS)
 
 dev: setup
 	@$(BIN)/tapewick demo --no-open $(ARGS) & server=$$!; trap 'kill $$server 2>/dev/null' EXIT INT TERM; \
