@@ -30,13 +30,22 @@ def candles(*pos: int) -> CandleBatch:
         ("trade@binance:BTCUSDT", "trade@binance:BTCUSDT"),
         ("candle@chainlink:ETH/USD@1H", "candle@chainlink:ETH/USD@1h"),
         ("candle@binance:BTCUSDT@1M", "candle@binance:BTCUSDT@1M"),
+        ("book@binance:BTCUSDT", "book@binance:BTCUSDT"),
+        ("book_top@chainlink:ETH/USD", "book_top@chainlink:ETH/USD"),
+        ("bbo@binance:BTCUSDT", "bbo@binance:BTCUSDT"),
+        ("health@binance:BTCUSDT", "health@binance:BTCUSDT"),
+        ("health", "health"),
+        ("health@*", "health"),
     ],
 )
 def test_names_are_parsed_and_printed_in_one_spelling(text: str, name: str) -> None:
     assert Channel.parse(text).name == name
 
 
-@pytest.mark.parametrize("text", ["", "trade", "trade@", "trade@a@1m", "candle@a", "book@a", "candle"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "trade", "trade@", "trade@a@1m", "candle@a", "candle", "book", "book@a@1m", "books@a", "health@", "bbo@"],
+)
 def test_other_names_are_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         Channel.parse(text)

@@ -336,7 +336,7 @@ async def test_age_of_data_and_health_of_sources(tmp_path: Path) -> None:
         assert p.market.data_age_ms(BTC) == 86_400 * 1000 - 1000
         p.outer.offer("health", Health(source="binance", state="disconnected", ts=T0, detail="reset"))
         await asyncio.sleep(0.01)
-        assert p.market.health["binance"].detail == "reset"
+        assert p.market.health()["binance", ""].detail == "reset"
 
 
 async def test_changes_of_seconds_are_none(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapewick.errors import WireError
-from tapewick.model import CANDLE, CandleBatch, Head, Health, Instrument, Message, TradeBatch, Wanted
+from tapewick.model import CANDLE, CandleBatch, Gap, Head, Health, Instrument, Message, TradeBatch, Wanted
 from tapewick.wire import decode, encode
 
 PROTO = Path(__file__).parent.parent / "proto"
@@ -102,7 +102,7 @@ def _fill(body: Any, field: Any, message: Any) -> None:
         value = getattr(message, name)
     if isinstance(value, np.ndarray):
         value = value.tobytes() if field.type == field.TYPE_BYTES else value.tolist()
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         getattr(body, name).extend(value)
     elif value is not None:
         setattr(body, name, value)
@@ -117,6 +117,8 @@ MESSAGES: list[Message] = [
         instrument="binance:BTCUSDT", epoch="01J8Z", seq=2**62, pos=0, watermark=-(2**63), price_scale=2, size_scale=5
     ),
     Wanted(instrument="binance:BTCUSDT", ranges=((5, 9), (2**62, 2**62 + 1))),
+    Wanted(instrument="binance:BTCUSDT", ranges=((5, 9),), since=(-(2**63),)),
+    Gap(instrument="sim:X", left_id=-1, right_id=2**62, left_ts=-(2**63), right_ts=5, state="repairing", attempts=3),
     Instrument(id="sim:X", venue="sim", symbol="X", price_scale=0, status="break", granularity="agg"),
     Health(source="binance", state="refused", ts=-1, detail="451"),
 ]

@@ -6,6 +6,7 @@ position is ``epoch:offset``; a reader that names the last one it has seen goes 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -15,15 +16,19 @@ from tapewick.errors import BadRequest
 from tapewick.model import CandleBatch, TradeBatch
 from tapewick.timeframe import Timeframe, parse
 
-__all__ = ["Batch", "Channel", "Listener", "Page", "Seam", "Since", "parse_position", "rest_of", "span"]
+__all__ = ["Batch", "Channel", "Listener", "Page", "Reader", "Seam", "Since", "parse_position", "rest_of", "span"]
 
 HELD_BYTES = 1 << 20  # live data kept for one reader while its history loads
 
 Batch: TypeAlias = TradeBatch | CandleBatch
 
 
+BOOKS = ("book", "book_top", "bbo")
+
+
 class Channel(NamedTuple):
-    """What can be watched: ``trade@ID`` or ``candle@ID@TF``."""
+    """What can be watched: ``trade@ID``, ``candle@ID@TF``, ``book@ID``, ``book_top@ID``, ``bbo@ID``, ``health@ID``,
+    and ``health`` for all instruments (its ``instrument`` is empty)."""
 
     kind: str
     instrument: str
@@ -31,7 +36,12 @@ class Channel(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.kind}@{self.instrument}" + (f"@{self.tf.name}" if self.tf else "")
+        return self.kind + (f"@{self.instrument}" if self.instrument else "") + (f"@{self.tf.name}" if self.tf else "")
+
+    @property
+    def durable(self) -> bool:
+        """Whether its records have positions to resume from; other channels only know how things stand."""
+        return self.kind in ("trade", "candle")
 
     @property
     def key(self) -> int:
@@ -45,12 +55,15 @@ class Channel(NamedTuple):
         Raises ``BadRequest`` for an unknown shape, ``UnknownTimeframe``.
         """
         kind, _, rest = text.partition("@")
-        if kind == "trade" and rest and "@" not in rest:
+        if text in ("health", "health@*"):
+            return cls("health", "")
+        if kind in ("trade", "health", *BOOKS) and rest and "@" not in rest:
             return cls(kind, rest)
         if kind == "candle" and "@" in rest:
             instrument, _, tf = rest.rpartition("@")
             return cls(kind, instrument, parse(tf))
-        raise BadRequest(f"unknown channel {text[:80]!r}; use trade@INSTRUMENT or candle@INSTRUMENT@TF", field="ch")
+        known = "trade@ID, candle@ID@TF, book@ID, book_top@ID, bbo@ID, health@ID or health"
+        raise BadRequest(f"unknown channel {text[:80]!r}; use {known}", field="ch")
 
 
 class Since(NamedTuple):
@@ -146,3 +159,54 @@ class Seam:
         self.floor = offset
         held, self.held = self.held, []
         return [rest for batch in held if (rest := rest_of(batch, offset)) is not None]
+
+
+@dataclass(eq=False, slots=True)
+class Reader:
+    """A ``Listener`` that keeps what has arrived until it is taken, up to ``HELD_BYTES``."""
+
+    seam: Seam = field(default_factory=Seam)
+    queue: list[Batch] = field(default_factory=list)
+    open: CandleBatch | None = None
+    size: int = 0
+    overflow: bool = False
+    new_epoch: bool = False
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def durable(self, batch: Batch) -> None:
+        rest = self.seam.live(batch)
+        if rest is not None:
+            self.size += rest.nbytes
+            self.overflow = self.overflow or self.size > HELD_BYTES
+            if not self.overflow:
+                self.queue.append(rest)
+            self.ready.set()
+
+    def provisional(self, batch: CandleBatch) -> None:
+        self.open = batch
+        self.ready.set()
+
+    def restarted(self) -> None:
+        self.overflow = self.new_epoch = True
+        self.ready.set()
+
+    def rewind(self) -> None:
+        """Go back to history."""
+        self.seam, self.open, self.size, self.overflow, self.new_epoch = Seam(), None, 0, False, False
+        self.queue.clear()
+
+    def settle(self, offset: int) -> None:
+        self.queue += self.seam.settle(offset)
+        self.ready.set() if self.queue else self.ready.clear()
+
+    async def take(self) -> list[Batch] | None:
+        """What arrived, once something has; None when the store must be read again."""
+        await self.ready.wait()
+        batches, self.queue, self.size = self.queue, [], 0
+        if self.overflow:
+            return batches or None
+        self.ready.clear()
+        if self.open is not None:
+            batches.append(self.open)
+            self.open = None
+        return batches

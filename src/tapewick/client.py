@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from tapewick.errors import BadRequest, ConfigError, NotFound, SourceError, VenueRefused
+from tapewick.net.backoff import Backoff
 from tapewick.net.http import JsonClient
 from tapewick.net.inbox import Inbox, Wakeup
 from tapewick.net.websocket import Feed, LinkChange
@@ -24,6 +25,7 @@ __all__ = ["Client", "Page", "Update"]
 T = TypeVar("T")
 
 PAGE = 1000  # rows asked for at once
+RETRY_CAP = 5.0  # seconds between attempts to reach a server that went away; it is ours, no venue that bans
 
 
 class Page(NamedTuple):
@@ -151,16 +153,25 @@ class Client:
         """What the tape holds: ``instrument trades ranges gaps``, and more."""
         return await self._get(f"/v1/coverage/{quote(instrument, safe='')}", dict[str, object])
 
-    async def tail(self, channel: str, *, snapshot: int = 10, since: str | None = None) -> AsyncIterator[Update]:
-        """``channel`` (``trade@ID`` or ``candle@ID@TF``) from a snapshot or position on, live.
+    async def book(self, instrument: str, *, levels: int = 100, at: int | None = None) -> msgspec.Raw:
+        """The order book as the server wrote it; with ``at`` (UTC ns) the one stored at or before that time."""
+        asked: dict[str, str | int] = {"levels": levels} if at is None else {"levels": levels, "at": at // 1_000_000}
+        return await self._get(f"/v1/book/{quote(instrument, safe='')}", msgspec.Raw, asked)
+
+    async def tail(
+        self, channel: str, *, snapshot: int | None = 10, since: str | None = None, levels: int | None = None
+    ) -> AsyncIterator[Update]:
+        """``channel`` (``trade@ID``, ``candle@ID@TF``, …) from a snapshot or position on, live.
+
+        ``snapshot`` None and ``levels``: as channels of books take them.
 
         Reconnects and resumes by itself: every durable record comes once, or a ``gap`` tells that
         it cannot. Raises ``SourceError`` if the server never answers, ``BadRequest`` if it refuses the channel.
         """
         url = "ws" + self._url.removeprefix("http") + "/v1/ws"
-        greeting = [_subscribe(channel, snapshot, since)]
+        greeting = [_subscribe(channel, snapshot, since, levels)]
         inbox: Inbox[LinkChange] = Inbox()
-        feed = asyncio.create_task(Feed([url], inbox, greeting=greeting).run())
+        feed = asyncio.create_task(Feed([url], inbox, greeting=greeting, backoff=Backoff(cap=RETRY_CAP)).run())
         met = False
         try:
             while True:
@@ -174,7 +185,7 @@ class Client:
                     continue
                 for update in _updates(item):
                     if update.position:
-                        greeting[0] = _subscribe(channel, snapshot, update.position)
+                        greeting[0] = _subscribe(channel, snapshot, update.position, levels)
                     yield update
         finally:
             feed.cancel()
@@ -193,10 +204,9 @@ class Client:
             raise
 
 
-def _subscribe(channel: str, snapshot: int, since: str | None) -> bytes:
-    wanted: dict[str, object] = {"ch": channel, "snapshot": snapshot}
-    if since is not None:
-        wanted["since"] = since
+def _subscribe(channel: str, snapshot: int | None, since: str | None, levels: int | None) -> bytes:
+    options = {"snapshot": snapshot, "since": since, "levels": levels}
+    wanted = {"ch": channel, **{name: value for name, value in options.items() if value is not None}}
     return msgspec.json.encode({"op": "subscribe", "id": 1, "channels": [wanted]})
 
 

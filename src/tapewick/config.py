@@ -21,16 +21,21 @@ if TYPE_CHECKING:
 __all__ = [
     "SETTINGS",
     "Binance",
+    "BinanceGateway",
+    "Books",
     "Bus",
     "Data",
     "Engine",
     "Loaded",
     "Log",
+    "Record",
+    "Repair",
     "Server",
     "Setting",
     "Settings",
     "Sim",
     "Store",
+    "Verify",
     "closest",
     "load",
     "shown",
@@ -54,6 +59,8 @@ class Server(NamedTuple):
     host: Annotated[str, "Loopback address to listen on (there is no authentication yet)."] = "127.0.0.1"
     port: Annotated[int, "TCP port of page, REST and WebSocket; 0 lets the system choose."] = 8080
     allowed_origins: Annotated[tuple[str, ...], "Other web origins that may call the API, exact."] = ()
+    tls_cert: Annotated[str, "PEM file of the certificate; with tls_key the port speaks TLS only (https, wss)."] = ""
+    tls_key: Annotated[str, "PEM file of the certificate's key."] = ""
 
 
 class Engine(NamedTuple):
@@ -75,6 +82,13 @@ class Store(NamedTuple):
     memory_limit: Annotated[str, "Most memory the store's buffers take."] = "128MB"
 
 
+class Books(NamedTuple):
+    """Order books that are kept."""
+
+    store_interval_s: Annotated[int, "Seconds between two stored books of an instrument; 0 stores none."] = 60
+    store_levels: Annotated[int, "Levels a side that are stored of each."] = 500
+
+
 class Bus(NamedTuple):
     """What carries batches between roles."""
 
@@ -89,6 +103,54 @@ class Binance(NamedTuple):
     ws_url: Annotated[str, "Address of the streams; empty: the venue's own.", SECRET, "BINANCE_WEBSOCKET_BASE_URL"] = ""
     stream: Annotated[Literal["trade", "aggTrade"], "Raw trades, or the venue's aggregates."] = "trade"
     symbols: Annotated[tuple[str, ...], "Symbols to collect when serve names no source."] = ("BTCUSDT", "ETHUSDT")
+    books: Annotated[bool, "Collect order books and best bids and asks too."] = True
+    book_levels: Annotated[int, "Levels a side of the snapshots books start from."] = 1000
+    redundant: Annotated[bool, "Two connections for everything; trades are told apart by id."] = False
+    microseconds: Annotated[bool, "Ask the spot venue for times in microseconds."] = False
+    archive_url: Annotated[str, "Address of the daily and monthly files; empty: the venue's own.", SECRET] = ""
+
+
+class BinanceGateway(NamedTuple):
+    """Binance's own protocol for unmodified Binance clients, on the public port."""
+
+    enabled: Annotated[bool, "Serve /api/v3, /ws and /stream, and the same under /binance."] = True
+    venue: Annotated[
+        str, "Whose instruments; empty: those of binance, else of sim, else of the only venue that has a symbol."
+    ] = ""
+    weight_per_min: Annotated[int, "Request weight an address may use per minute."] = 6000
+    aggregate_raw: Annotated[bool, "Serve each single trade as an aggregate of one where aggregates are asked."] = True
+    oracles: Annotated[bool, "List oracle feeds too; they are never TRADING."] = False
+    trade_fee: Annotated[bool, "Answer /sapi/v1/asset/tradeFee, which some clients demand, with a constant."] = False
+    shutdown_event: Annotated[
+        Literal["off", "raw", "all"], "Sockets that get serverShutdown as the last frame when the server stops."
+    ] = "raw"
+
+
+class Repair(NamedTuple):
+    """Filling holes of the tape from the venue's REST interface."""
+
+    enabled: Annotated[bool, "Ask the venue for trades that were missed."] = True
+    max_attempts: Annotated[int, "Failures in a row after which a gap is given up, until a restart or repair."] = 30
+    weight_share: Annotated[float, "Part of the venue's request weight that this process may use."] = 0.5
+    weight_limit: Annotated[int, "Request weight the venue allows per minute and address."] = 6000
+
+
+class Verify(NamedTuple):
+    """Comparing candles with the venue's own while serving."""
+
+    interval_s: Annotated[int, "Seconds between comparisons of what has closed since the last; 0: none."] = 3600
+    timeframes: Annotated[tuple[str, ...], "Timeframes that are compared."] = ("1m", "1h")
+
+
+class Record(NamedTuple):
+    """Writing a venue's raw frames to files that replay reads."""
+
+    dir: Annotated[str, "Folder serve writes every raw frame into; empty: none is written."] = ""
+    max_bytes: Annotated[int, "Bytes that may wait for the disk before frames are left out of the recording."] = (
+        67_108_864
+    )
+    rotate_s: Annotated[int, "Seconds after which a new file begins."] = 3600
+    rotate_bytes: Annotated[int, "Stored bytes after which a new file begins."] = 268_435_456
 
 
 class Sim(NamedTuple):
@@ -113,8 +175,13 @@ class Settings(NamedTuple):
     server: Server = Server()
     engine: Engine = Engine()
     store: Store = Store()
+    books: Books = Books()
     bus: Bus = Bus()
     binance: Binance = Binance()
+    binance_gateway: BinanceGateway = BinanceGateway()
+    repair: Repair = Repair()
+    verify: Verify = Verify()
+    record: Record = Record()
     sim: Sim = Sim()
     log: Log = Log()
 
@@ -239,7 +306,18 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         "engine.final_grace_s": (0, 86_400),
         "engine.commit_interval_ms": (1, 60_000),
         "engine.partitions": (1, 1024),
+        "books.store_interval_s": (0, 86_400),
+        "books.store_levels": (1, 5000),
         "bus.max_bytes": (65_536, 2**40),
+        "binance_gateway.weight_per_min": (1, 10**9),
+        "repair.max_attempts": (1, 1_000_000),
+        "repair.weight_share": (0.01, 1.0),
+        "repair.weight_limit": (100, 10**9),
+        "verify.interval_s": (0, 86_400),
+        "record.max_bytes": (65_536, 2**40),
+        "record.rotate_s": (1, 31 * 86_400),
+        "record.rotate_bytes": (4096, 2**40),
+        "binance.book_levels": (5, 5000),
         "sim.rate": (0.001, 1e6),
     }
     for key, (low, high) in bounds.items():

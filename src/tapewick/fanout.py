@@ -9,43 +9,38 @@ nothing missing and nothing twice, to those that all get the same bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from tapewick import metrics
-from tapewick.channel import Batch, Channel, Page, Seam, Since, span
+from tapewick.channel import Batch, Channel, Seam, span
+from tapewick.frames import Frames, Text
 from tapewick.market import Market
-from tapewick.model import I64, CandleBatch, Candles, Change, Head, Reason, State, TradeBatch, position
+from tapewick.model import CandleBatch, Head, State, TradeBatch, position
 from tapewick.outbox import Frame, Limits, Outbox
+from tapewick.readers import Admitted, Request
 
-__all__ = ["Admitted", "Fanout", "Request"]
+__all__ = ["Fanout"]
 
-KINDS = {Change.CLOSED: "closed", Change.FINAL: "final", Change.REVISED: "revised"}
-
-
-class Request(NamedTuple):
-    """A wish to follow ``channel``: after ``since``, or from time ``start`` (ns), or from a snapshot
-    of the newest ``snapshot`` records (0: none)."""
-
-    channel: Channel
-    snapshot: int
-    since: Since | None = None
-    start: int | None = None
+QUIET = 1.0  # seconds without another late trade after which a run of them is told to those who skip them
 
 
-class Admitted(NamedTuple):
-    """A request that can be served. ``cursor``: the offset to go on after, None for a snapshot.
-    ``recovered``: whether a resume is exact; if not, ``gap`` tells the client what it may have missed."""
+@dataclass(slots=True)
+class Skipped:
+    """A run of late trades that readers who do not want them have not been told of yet."""
 
-    request: Request
-    pos: str
-    recovered: bool
-    cursor: int | None = None
-    replayed: int | None = None
-    gap: dict[str, object] | None = None
+    first: int = 0
+    last: int = 0
+
+    def add(self, text: Text) -> None:
+        self.first, self.last = self.first or text.first, text.last
+
+    def take(self) -> tuple[int, int] | None:
+        """First and last offset of the run, which has ended; None if there was none."""
+        run = (self.first, self.last) if self.first else None
+        self.first = self.last = 0
+        return run
 
 
 class Fanout:
@@ -55,13 +50,15 @@ class Fanout:
         self.channel, self.name, self.users = channel, channel.name, 0
         self._market, self._limits = market, limits
         self._loop = asyncio.get_running_loop()
-        self._key = msgspec.json.encode(channel.name)
-        self._groups: dict[Frame, set[Outbox]] = {}
+        self._frames = Frames(market, channel)
+        self._groups: dict[tuple[Frame, bool], set[Outbox]] = {}  # by framing, and whether late trades are skipped
+        self._skipping: set[Outbox] = set()
+        self._skipped, self._told = Skipped(), 0  # their run of late trades, and what they were told before it
+        self._quiet: asyncio.TimerHandle | None = None
         self._joining: dict[Outbox, Seam] = {}
         self._opened: asyncio.Task[Head] | None = None
-        self._epoch = ""
         self._last = self._flushed = 0  # offset of the newest event; where everything up to it is written out
-        self._events: list[bytes] = []
+        self._events: list[Text] = []
         self._flush_soon: asyncio.Handle | None = None
         self._latest: dict[int, CandleBatch] = {}  # by open time; two at most
         self._due = 0.0
@@ -77,8 +74,8 @@ class Fanout:
 
     async def _attach(self) -> Head:
         head = await self._market.attach(self.channel, self)
-        self._epoch = head.epoch
-        self._last = self._flushed = self._offset(head)
+        self._frames.epoch = head.epoch
+        self._last = self._flushed = self._told = self._offset(head)
         return head
 
     @property
@@ -89,7 +86,7 @@ class Fanout:
     def close(self) -> None:
         """Nobody reads any more."""
         self._market.detach(self.channel, self)
-        for handle in (self._flush_soon, self._timer):
+        for handle in (self._flush_soon, self._timer, self._quiet):
             if handle is not None:
                 handle.cancel()
 
@@ -97,12 +94,14 @@ class Fanout:
         return head.seq if self.channel.tf is None else head.pos
 
     def text_position(self, offset: int) -> str:
-        return position(self._epoch, offset)
+        return position(self._frames.epoch, offset)
 
     async def join(self, outbox: Outbox, admitted: Admitted) -> None:
         """History, then live, for one reader. Returns when it is live or has left."""
         request, offset = admitted.request, admitted.cursor
         has_open = offset is None
+        if request.skip:
+            self._skipping.add(outbox)
         if offset is None:
             offset = await self._send_snapshot(outbox, request)
         if offset is not None:
@@ -120,7 +119,7 @@ class Fanout:
             if self.name not in outbox.channels:
                 return None
             page = await self._market.snapshot(self.channel, request.snapshot, start)
-            outbox.raw(outbox.frame(self._snapshot_text(page)))
+            outbox.raw(outbox.frame(self._frames.snapshot(page)))
             first = page.offset if first is None else first
             if not page.more:
                 return first
@@ -130,6 +129,7 @@ class Fanout:
 
     async def rejoin(self, outbox: Outbox, offset: int, *, stale: bool = True) -> None:
         """Everything after ``offset``, then live. ``stale``: the reader lacks the newest open candle."""
+        skipped = Skipped()
         while True:
             await outbox.drained()
             if self.name not in outbox.channels or outbox.closed:
@@ -142,14 +142,15 @@ class Fanout:
                 raise
             if self._joining.get(outbox) is not seam:
                 return  # it left meanwhile
-            self._send(outbox, page.batch, replay=True)
+            self._send(outbox, page.batch, skipped, replay=True)
             offset = page.offset
             if page.more or seam.broken:
                 del self._joining[outbox]
                 stale = stale or seam.stale
                 continue
             for batch in seam.settle(offset):
-                self._send(outbox, batch)
+                self._send(outbox, batch, skipped)
+            self._end_run(outbox, skipped)
             if self._ahead >= offset:
                 self._promote(outbox)
             return
@@ -158,20 +159,25 @@ class Fanout:
         """The reader has seen all that was handled: from now on it gets what all get."""
         self._flush()
         seam = self._joining.pop(outbox)
-        self._groups.setdefault(outbox.frame, set()).add(outbox)
+        skips = outbox in self._skipping
+        if skips:
+            self._tell_skipped()  # the others' run: it begins before this reader's
+        self._groups.setdefault((outbox.frame, skips), set()).add(outbox)
         if seam.stale and self.channel.tf is not None:
             candle = self._market.open_candle(self.channel.instrument, self.channel.tf)
             if candle is not None:
-                outbox.raw(outbox.frame(self._update_text(candle, candle.rows)))
+                outbox.raw(outbox.frame(self._frames.update(candle, candle.rows, self._ahead)))
 
     def leave(self, outbox: Outbox) -> None:
         """Send this reader nothing more."""
         self._joining.pop(outbox, None)
-        group = self._groups.get(outbox.frame)
+        key = (outbox.frame, outbox in self._skipping)
+        group = self._groups.get(key)
         if group is not None:
             group.discard(outbox)
             if not group:
-                del self._groups[outbox.frame]
+                del self._groups[key]
+        self._skipping.discard(outbox)
         outbox.forget(self)
 
     # -- live data ---------------------------------------------------------------------------
@@ -179,14 +185,16 @@ class Fanout:
     def durable(self, batch: Batch) -> None:
         before, self._last = self._last, max(self._last, span(batch)[1])
         if self._groups:
-            self._events += self._texts(batch, before)
+            self._events += self._frames.events(batch, before)
             if self._flush_soon is None:
                 self._flush_soon = self._loop.call_soon(self._flush)
             self._drop_settled(batch)
         for outbox, seam in list(self._joining.items()):
             rest = seam.live(batch)
             if rest is not None:
-                self._send(outbox, rest)
+                skipped = Skipped()
+                self._send(outbox, rest, skipped)
+                self._end_run(outbox, skipped)
         self._promote_settled()
 
     def _promote_settled(self) -> None:
@@ -213,6 +221,7 @@ class Fanout:
 
     def restarted(self) -> None:
         self._events.clear()
+        self._skipped.take()
         self._latest.clear()
         head = self._market.forwarded(self.channel.instrument)
         gap = {
@@ -222,12 +231,12 @@ class Fanout:
             "to": position(head.epoch, self._offset(head)),
             "reason": "epoch",
         }
-        self._epoch = head.epoch
-        self._last = self._flushed = self._offset(head)
+        self._frames.epoch = head.epoch
+        self._last = self._flushed = self._told = self._offset(head)
         readers = [outbox for group in self._groups.values() for outbox in group] + list(self._joining)
         self._groups.clear()
         self._joining.clear()
-        afresh = Admitted(Request(self.channel, 100), "", False)
+        afresh = Admitted(Request(self.channel, 100), "", False)  # who skips late trades goes on skipping them
         for outbox in readers:
             outbox.control(gap)
             outbox.work(lambda outbox=outbox: self.join(outbox, afresh))  # type: ignore[misc]
@@ -246,14 +255,57 @@ class Fanout:
         events, self._events = self._events, []
         if events:
             metrics.frames.inc(len(events))
-            for frame, group in self._groups.items():
-                data = b"".join(map(frame, events))
-                metrics.wire_bytes.inc(len(data) * len(group))
-                behind = [outbox for outbox in group if not outbox.event(data)]
-                for outbox in behind:
-                    group.discard(outbox)
-                    outbox.left_behind(self, self._flushed)
+            sparing = self._without_late(events)
+            for frame, skips in list(self._groups):
+                texts = sparing if skips else [text.data for text in events]
+                self._write((frame, skips), texts, self._told if skips else self._flushed)
         self._flushed = self._ahead
+        self._told = self._skipped.first - 1 if self._skipped.first else self._flushed
+
+    def _write(self, key: tuple[Frame, bool], texts: list[bytes], before: int) -> None:
+        """Send to a group what follows offset ``before``; who has no room for it is caught up later."""
+        group, data = self._groups[key], b"".join(map(key[0], texts))
+        if not data:
+            return
+        metrics.wire_bytes.inc(len(data) * len(group))
+        for outbox in [outbox for outbox in group if not outbox.event(data)]:
+            group.discard(outbox)
+            outbox.left_behind(self, before)
+
+    # -- late trades that some do not want ---------------------------------------------------
+
+    def _without_late(self, events: list[Text]) -> list[bytes]:
+        """What those get who skip late trades: one frame per run of them, once it has ended."""
+        texts: list[bytes] = []
+        if not any(skips for _, skips in self._groups):
+            self._skipped.take()
+            return texts
+        for text in events:
+            if text.late:
+                self._skipped.add(text)
+                continue
+            if (run := self._skipped.take()) is not None:
+                texts.append(self._frames.skip(*run))
+            texts.append(text.data)
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = self._loop.call_later(QUIET, self._tell_skipped) if self._skipped.first else None
+        return texts
+
+    def _tell_skipped(self) -> None:
+        """The run ends here: nothing follows it yet."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        if (run := self._skipped.take()) is not None:
+            for frame, skips in list(self._groups):
+                if skips:
+                    self._write((frame, skips), [self._frames.skip(*run)], self._told)
+            self._told = run[1]
+
+    def _end_run(self, outbox: Outbox, skipped: Skipped) -> None:
+        if (run := skipped.take()) is not None:
+            outbox.raw(outbox.frame(self._frames.skip(*run)))
 
     def _flush_latest(self) -> None:
         if self._timer is not None:
@@ -266,84 +318,18 @@ class Fanout:
         self._due = self._loop.time() + self._limits.flush_s
         batches = [latest[open_time] for open_time in sorted(latest)]
         rows = batches[0].rows if len(batches) == 1 else np.concatenate([batch.rows for batch in batches])
-        text = self._update_text(batches[-1], rows)
+        text = self._frames.update(batches[-1], rows, self._ahead)
         metrics.frames.inc()
-        for frame, group in self._groups.items():
+        for (frame, _), group in self._groups.items():
             data = frame(text)
             metrics.wire_bytes.inc(len(data) * len(group))
             for outbox in group:
                 outbox.latest(self, data)
 
-    def _send(self, outbox: Outbox, batch: Batch, *, replay: bool = False) -> None:
-        for text in self._texts(batch, max(0, span(batch)[0] - 1), replay=replay):
-            outbox.raw(outbox.frame(text))
-
-    # -- texts -------------------------------------------------------------------------------
-
-    def _head(self, kind: str, offset: int, extra: bytes = b"") -> bytes:
-        pos = position(self._epoch, offset).encode()
-        ts = self._market.now() // 1_000_000
-        return b'{"type":"%s","ch":%s,"pos":"%s"%s,"ts":%d,"data":' % (kind.encode(), self._key, pos, extra, ts)
-
-    def _snapshot_text(self, page: Page) -> bytes:
-        return self._head("snapshot", page.offset) + self._market.encode(page.batch) + b"}"
-
-    def _update_text(self, batch: CandleBatch, rows: Candles) -> bytes:
-        """Open candles; ``pos`` is where the channel stands durably, which this does not advance."""
-        part = CandleBatch(
-            instrument=batch.instrument, rows=rows, price_scale=batch.price_scale, size_scale=batch.size_scale
-        )
-        return self._head("update", self._ahead) + self._market.encode(part) + b"}"
-
-    def _texts(self, batch: Batch, before: int, *, replay: bool = False) -> Iterator[bytes]:
-        """The event frames of a durable batch; ``before``: the offset that precedes it."""
-        if isinstance(batch, TradeBatch):
-            first, last = span(batch)
-            if last >= 0:
-                extra = b',"from":"%s"' % position(self._epoch, first).encode()
-                extra += b',"late":true' if batch.late else b""
-                yield self._head("event", last, extra) + self._market.encode(batch) + b"}"
-            return
-        yield from self._candle_texts(batch, before, replay=replay)
-
-    def _candle_texts(self, batch: CandleBatch, before: int, *, replay: bool) -> Iterator[bytes]:
-        """One frame per run of rows of the same kind, in order of ``pos``.
-
-        Rows of one commit share a ``pos``. A frame that is not the last of its commit prints the
-        position before it: a reader cut off in between must get the whole commit again.
-        """
-        rows = batch.rows[np.argsort(batch.rows["pos"], kind="stable")]
-        changes = _changes(rows)
-        if not replay:  # an open row is news on the provisional lane only
-            rows, changes = rows[changes != Change.OPEN], changes[changes != Change.OPEN]
-        if not len(rows):
-            return
-        reasons = np.where(changes == Change.REVISED, rows["reason"], 0)
-        cuts = (changes[1:] != changes[:-1]) | (reasons[1:] != reasons[:-1])
-        starts = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(rows)]
-        pos = rows["pos"].tolist()
-        for start, end in zip(starts, starts[1:], strict=False):
-            part = CandleBatch(
-                instrument=batch.instrument,
-                rows=rows[start:end],
-                price_scale=batch.price_scale,
-                size_scale=batch.size_scale,
-            )
-            offset = pos[end - 1]
-            if end < len(rows) and pos[end] == offset:
-                offset = next((p for p in reversed(pos[:end]) if p < offset), before)
-            data = self._market.encode(part) + b"}"
-            change, reason = Change(int(changes[start])), Reason(int(reasons[start]))
-            if change == Change.OPEN:
-                yield self._head("update", offset) + data
+    def _send(self, outbox: Outbox, batch: Batch, skipped: Skipped, *, replay: bool = False) -> None:
+        for text in self._frames.events(batch, max(0, span(batch)[0] - 1), replay=replay):
+            if text.late and outbox in self._skipping:
+                skipped.add(text)
             else:
-                because = b"" if reason == Reason.PROOF else b',"reason":"%s"' % reason.name.lower().encode()
-                yield self._head("event", offset, b',"kind":"%s"%s' % (KINDS[change].encode(), because)) + data
-
-
-def _changes(rows: Candles) -> I64:
-    """The ``Change`` of each row; a row read from the store may not tell, its state and ``rev`` do."""
-    told = rows["change"].astype(np.int64)
-    later = np.where(rows["state"] == State.FINAL, Change.FINAL, Change.REVISED)
-    derived = np.where(rows["rev"] == 0, Change.CLOSED, later)
-    return np.where(rows["state"] == State.OPEN, Change.OPEN, np.where(told != Change.OPEN, told, derived))
+                self._end_run(outbox, skipped)
+                outbox.raw(outbox.frame(text.data))

@@ -6,11 +6,14 @@ The channels themselves are in ``fanout``; a gateway brings its connections as o
 from __future__ import annotations
 
 from tapewick import metrics
+from tapewick.book_fanout import BookFanout, LatestBook
 from tapewick.channel import Channel, Since, rest_of
-from tapewick.fanout import Admitted, Fanout, Request
+from tapewick.fanout import Fanout
+from tapewick.health_fanout import HealthFanout
 from tapewick.market import Market
 from tapewick.model import Head, position
 from tapewick.outbox import Limits, Outbox
+from tapewick.readers import Admitted, Readers, Request
 
 __all__ = ["Admitted", "Hub", "Request"]
 
@@ -20,13 +23,13 @@ class Hub:
 
     def __init__(self, market: Market, limits: Limits) -> None:
         self._market, self.limits = market, limits
-        self._fanouts: dict[Channel, Fanout] = {}
+        self._fanouts: dict[tuple[Channel, int], Fanout | Readers] = {}  # by channel and levels of a book
         self.outboxes: set[Outbox] = set()
 
     @property
     def channels(self) -> list[str]:
         """Names of the channels somebody follows."""
-        return [channel.name for channel in self._fanouts]
+        return [channel.name for channel, _ in self._fanouts]
 
     def enter(self, outbox: Outbox) -> None:
         """A connection has come."""
@@ -36,6 +39,10 @@ class Hub:
     async def admit(self, request: Request) -> Admitted:
         """Check a request against the tape. Raises ``NotFound`` for an unknown instrument."""
         channel, since = request.channel, request.since
+        if not channel.durable:
+            if channel.instrument:
+                await self._market.instrument(channel.instrument)
+            return Admitted(request, "", False)
         head = await self._market.head(channel.instrument)
         offset = head.seq if channel.tf is None else head.pos
         here = position(head.epoch, offset)
@@ -69,9 +76,10 @@ class Hub:
         """Serve an admitted request; a channel already followed starts anew."""
         channel = admitted.request.channel
         self.unfollow(outbox, channel.name)
-        fanout = self._fanouts.get(channel)
+        key = channel, admitted.request.levels
+        fanout = self._fanouts.get(key)
         if fanout is None:
-            fanout = self._fanouts[channel] = Fanout(self._market, channel, self.limits)
+            fanout = self._fanouts[key] = self._made(admitted.request)
         fanout.users += 1
         outbox.channels[channel.name] = fanout
         metrics.subscriptions.inc()
@@ -80,17 +88,27 @@ class Hub:
         await fanout.open()
         await fanout.join(outbox, admitted)
 
+    def _made(self, request: Request) -> Fanout | Readers:
+        channel = request.channel
+        if channel.kind == "book":
+            return BookFanout(self._market, channel, request.levels)
+        if channel.kind in ("book_top", "bbo"):
+            return LatestBook(self._market, channel, self.limits, request.levels)
+        if channel.kind == "health":
+            return HealthFanout(self._market, channel)
+        return Fanout(self._market, channel, self.limits)
+
     def unfollow(self, outbox: Outbox, name: str) -> bool:
         """Send nothing more of a channel; whether it was followed."""
         fanout = outbox.channels.pop(name, None)
-        if not isinstance(fanout, Fanout):
+        if not isinstance(fanout, Fanout | Readers):
             return False
         metrics.subscriptions.dec()
         fanout.leave(outbox)
         fanout.users -= 1
         if fanout.users == 0:
             fanout.close()
-            del self._fanouts[fanout.channel]
+            self._fanouts = {key: one for key, one in self._fanouts.items() if one is not fanout}
         return True
 
     def drop(self, outbox: Outbox) -> None:

@@ -16,6 +16,7 @@ import structlog
 
 from tapewick import metrics
 from tapewick.channel import Channel, Listener, rest_of, span
+from tapewick.conditions import Conditions
 from tapewick.errors import StoreError
 from tapewick.model import (
     NO_TIME,
@@ -27,6 +28,7 @@ from tapewick.model import (
     Message,
     State,
     TradeBatch,
+    Wanted,
     empty_candles,
 )
 from tapewick.protocols import Delivery, Store
@@ -112,7 +114,7 @@ class Live:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.feeds: dict[str, Feed] = {}
-        self.health: dict[str, Health] = {}
+        self.conditions = Conditions()
 
     def know(self, instrument: Instrument) -> Feed:
         """Enter or update an instrument."""
@@ -173,10 +175,15 @@ class Live:
             if message.seq is not None and len(message):
                 self._on_trades(feed, message)
         elif isinstance(message, Head):
+            self.conditions.moved(message.instrument)
             self._on_head(feed, message)
+        elif isinstance(message, Wanted):
+            self.conditions.hint(message.instrument)
 
     def _on_health(self, health: Health) -> None:
-        self.health[health.source] = health
+        self.conditions.health(health)
+        if health.instrument:  # of one stream: the source's own state is another matter
+            return
         for state in ("connected", "disconnected", "stale", "refused"):
             metrics.source_state.labels(health.source, state).set(int(state == health.state))
 

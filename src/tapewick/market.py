@@ -6,37 +6,31 @@ announces, and ``watch`` goes from history to live without hole or duplicate.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tapewick.channel import HELD_BYTES, Batch, Channel, Listener, Page, Seam, span
-from tapewick.clock import Clock
+from tapewick.channel import Batch, Channel, Listener, Page, Reader, span
 from tapewick.engine import encode_candles, encode_trades, indicators
 from tapewick.engine.candles import fill as filled
 from tapewick.engine.candles import fold
-from tapewick.errors import BadRequest, NotFound
-from tapewick.live import Feed, Live
+from tapewick.errors import BadRequest
+from tapewick.live import Feed
 from tapewick.model import (
-    NO_TIME,
     CandleBatch,
     Candles,
     Head,
-    Health,
-    Instrument,
     TapeState,
     TradeBatch,
+    Wanted,
     empty_candles,
 )
-from tapewick.protocols import Bus, Store
+from tapewick.present import Present
 from tapewick.timeframe import BY_INDEX, SECOND, Timeframe, bucket, bucket_end
 
 __all__ = ["CandleAnswer", "Fill", "Market", "Window"]
 
-TOPICS = ("tape", "candles", "head", "instruments", "health")
 PAGE = 1000  # records a resume reads at once
 MOST_TRADES = 500_000  # trades one answer may fold into 1s candles
 FAR = 2**62
@@ -70,60 +64,11 @@ class CandleAnswer(NamedTuple):
     reached: int = FAR
 
 
-class Market:
-    """History from ``store``, live data from ``bus``; ``clock`` tells how old data is."""
+class Market(Present):
+    """History from ``store``, live data from ``bus``; ``clock`` tells how old data is.
 
-    def __init__(self, bus: Bus, store: Store, clock: Clock) -> None:
-        self._bus, self._store, self._clock = bus, store, clock
-        self._live = Live(store)
-        self._pump: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        deliveries = self._bus.subscribe(TOPICS)
-        for instrument in await self._store.instruments():
-            self._live.know(instrument)
-        self._pump = asyncio.create_task(self._live.run(deliveries), name="market")
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        assert self._pump is not None
-        self._pump.cancel()
-        await self._live.stop()
-        outcome = (await asyncio.gather(self._pump, return_exceptions=True))[0]
-        if isinstance(outcome, Exception) and exc[0] is None:
-            raise outcome
-
-    @property
-    def health(self) -> dict[str, Health]:
-        """The last word of each source about its connection."""
-        return self._live.health
-
-    @property
-    def trouble(self) -> str | None:
-        """Why live data no longer flows; None while it does."""
-        if self._pump is None or not self._pump.done():
-            return None
-        return "the live feed has ended; restart the gateway"
-
-    # -- instruments ---------------------------------------------------------------------------
-
-    async def instruments(self) -> list[Instrument]:
-        """Every instrument with a tape, by id."""
-        for instrument in await self._store.instruments():
-            self._live.know(instrument)
-        return sorted((feed.instrument for feed in self._live.feeds.values()), key=lambda i: i.id)
-
-    async def instrument(self, id: str) -> Instrument:
-        """The instrument ``id``. Raises ``NotFound``, naming the known ones when they are few."""
-        return (await self._feed(id)).instrument
-
-    async def _feed(self, id: str) -> Feed:
-        if id not in self._live.feeds:
-            known = [instrument.id for instrument in await self.instruments()]
-            if id not in self._live.feeds:
-                hint = f"known: {' '.join(known)}" if 0 < len(known) <= 20 else "GET /v1/instruments lists them"
-                raise NotFound(f"no instrument {id[:80]!r}; {hint}", field="instrument")
-        return self._live.feeds[id]
+    Instruments, books, quotes and health are in ``Present``.
+    """
 
     async def head(self, id: str) -> Head:
         """How far the tape of ``id`` is committed."""
@@ -135,16 +80,10 @@ class Market:
         await self._feed(id)
         return await self._store.coverage(id)
 
-    def now(self) -> int:
-        """The clock's time in ns."""
-        return self._clock.now()
-
-    def data_age_ms(self, id: str) -> int | None:
-        """Milliseconds from the newest trade seen to now; None if none was seen."""
-        feed = self._live.feeds.get(id)
-        if feed is None or feed.newest == NO_TIME:
-            return None
-        return max(0, self._clock.now() - feed.newest) // 1_000_000
+    async def repair(self, wanted: Wanted) -> None:
+        """Have the engine ask the venue for these ids; without any, again for all that the tape lacks."""
+        await self._feed(wanted.instrument)
+        await self._bus.publish("repairs", wanted)
 
     # -- history -------------------------------------------------------------------------------
 
@@ -338,7 +277,7 @@ class Market:
         Durable batches come without hole or duplicate, provisional open candles in between.
         A reader that falls ``HELD_BYTES`` behind is served from the store again.
         """
-        reader = _Reader()
+        reader = Reader()
         await self.attach(channel, reader)
         offset = since
         try:
@@ -374,54 +313,3 @@ def _with_open(rows: Candles, live: Candles, window: Window) -> Candles:
     if open_time > newest and (window.newest or not window.limit or len(rows) < window.limit):
         return window.cut(np.concatenate((rows, live)))
     return rows
-
-
-@dataclass(eq=False, slots=True)
-class _Reader:
-    """One ``watch``: what has arrived and was not yet taken."""
-
-    seam: Seam = field(default_factory=Seam)
-    queue: list[Batch] = field(default_factory=list)
-    open: CandleBatch | None = None
-    size: int = 0
-    overflow: bool = False
-    new_epoch: bool = False
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def durable(self, batch: Batch) -> None:
-        rest = self.seam.live(batch)
-        if rest is not None:
-            self.size += rest.nbytes
-            self.overflow = self.overflow or self.size > HELD_BYTES
-            if not self.overflow:
-                self.queue.append(rest)
-            self.ready.set()
-
-    def provisional(self, batch: CandleBatch) -> None:
-        self.open = batch
-        self.ready.set()
-
-    def restarted(self) -> None:
-        self.overflow = self.new_epoch = True
-        self.ready.set()
-
-    def rewind(self) -> None:
-        """Go back to history."""
-        self.seam, self.open, self.size, self.overflow, self.new_epoch = Seam(), None, 0, False, False
-        self.queue.clear()
-
-    def settle(self, offset: int) -> None:
-        self.queue += self.seam.settle(offset)
-        self.ready.set() if self.queue else self.ready.clear()
-
-    async def take(self) -> list[Batch] | None:
-        """What arrived, once something has; None when the store must be read again."""
-        await self.ready.wait()
-        batches, self.queue, self.size = self.queue, [], 0
-        if self.overflow:
-            return batches or None
-        self.ready.clear()
-        if self.open is not None:
-            batches.append(self.open)
-            self.open = None
-        return batches

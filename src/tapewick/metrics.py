@@ -22,12 +22,21 @@ __all__ = [
     "gaps_open",
     "http_requests",
     "quarantined",
+    "record_dropped_frames",
+    "record_frames",
     "render",
+    "resnapshots",
     "resumes",
     "slow_closes",
     "source_state",
     "subscriptions",
     "trades",
+    "venue_circuit",
+    "venue_requests",
+    "venue_weight",
+    "verify_compared",
+    "verify_equality",
+    "verify_mismatches",
     "wire_bytes",
 ]
 
@@ -44,12 +53,46 @@ commit_seconds = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
     registry=REGISTRY,
 )
-gaps_open = Gauge("tapewick_gaps_open", "Holes in the tape not yet closed.", ["instrument"], registry=REGISTRY)
+gaps_open = Gauge("tapewick_gaps_open", "Holes in the tape not yet closed.", ["instrument", "state"], registry=REGISTRY)
 dropped_batches = Counter(
     "tapewick_dropped_batches", "Batches a push source dropped: the bus was full.", ["source"], registry=REGISTRY
 )
 source_state = Gauge(
     "tapewick_source_state", "1 for the state a source is in, else 0.", ["source", "state"], registry=REGISTRY
+)
+venue_requests = Counter(
+    "tapewick_venue_requests", "REST requests to venues, by outcome.", ["host", "outcome"], registry=REGISTRY
+)
+venue_weight = Gauge(
+    "tapewick_venue_weight_used", "Request weight used at a venue's host this minute.", ["host"], registry=REGISTRY
+)
+venue_circuit = Gauge(
+    "tapewick_venue_circuit",
+    "1 for the state requests to a venue are in, else 0.",
+    ["host", "state"],
+    registry=REGISTRY,
+)
+verify_compared = Counter(
+    "tapewick_verify_compared", "Candles compared with the venue's own.", ["instrument", "tf"], registry=REGISTRY
+)
+verify_mismatches = Counter(
+    "tapewick_verify_mismatches",
+    "Candles that differ from the venue's own, or that one side lacks.",
+    ["instrument", "tf"],
+    registry=REGISTRY,
+)
+verify_equality = Gauge(
+    "tapewick_verify_equal_ratio",
+    "Share of the candles last compared that equal the venue's own.",
+    ["instrument", "tf"],
+    registry=REGISTRY,
+)
+record_frames = Counter("tapewick_record_frames", "Raw frames written to recordings.", ["venue"], registry=REGISTRY)
+record_dropped_frames = Counter(
+    "tapewick_record_dropped_frames",
+    "Raw frames left out of recordings: the disk lagged.",
+    ["venue"],
+    registry=REGISTRY,
 )
 http_requests = Counter("tapewick_http_requests", "HTTP answers, by status.", ["status"], registry=REGISTRY)
 clients = Gauge("tapewick_ws_clients", "Push connections open.", registry=REGISTRY)
@@ -59,6 +102,9 @@ wire_bytes = Counter("tapewick_wire_bytes", "Bytes of live data handed to client
 conflated = Counter("tapewick_conflated", "Updates slow readers missed for newer ones.", registry=REGISTRY)
 slow_closes = Counter("tapewick_slow_closes", "Connections closed with 4008, slow consumer.", registry=REGISTRY)
 resumes = Counter("tapewick_resumes", "Resumes asked for, by outcome.", ["recovered"], registry=REGISTRY)
+resnapshots = Counter(
+    "tapewick_resnapshots", "Readers that fell behind a book or state and get it whole again.", registry=REGISTRY
+)
 fills = Counter("tapewick_live_fills", "Jumps of the live stream filled from the store.", registry=REGISTRY)
 
 

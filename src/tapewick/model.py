@@ -125,7 +125,8 @@ class TradeBatch:
     ``count`` how many ids; a raw trade is itself and 1. ``covers`` lists the closed id ranges the
     source vouches for (None: the records' own). ``clock`` is the source's time in ns, which
     closes candles of quiet instruments (0: the source has none). ``seq`` is set once the
-    engine has numbered the trades; ``epoch`` then names the tape they belong to.
+    engine has numbered the trades; ``epoch`` then names the tape they belong to. ``late`` is said of all;
+    a batch read from a store may hold both kinds: ``late_rows`` then marks the late ones.
     """
 
     instrument: str
@@ -145,6 +146,7 @@ class TradeBatch:
     source: str = ""
     seq: I64 | None = None
     epoch: str = ""
+    late_rows: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.trade_id)
@@ -167,6 +169,7 @@ class TradeBatch:
             size=self.size[rows],
             side=self.side[rows],
             seq=None if self.seq is None else self.seq[rows],
+            late_rows=None if self.late_rows is None else self.late_rows[rows],
         )
 
     @classmethod
@@ -280,20 +283,25 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Closed id ranges an instrument's tape lacks and asks its venue for."""
+    """Closed id ranges an instrument's tape lacks and asks its venue for.
+
+    ``since``: the time (ns) of the trade before each range, ``NO_TIME`` where none is known; empty: of none.
+    """
 
     instrument: str
     ranges: tuple[tuple[int, int], ...]
+    since: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        return 128 + 16 * len(self.ranges)
+        return 128 + 24 * len(self.ranges)
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """A hole in the tape: ids strictly between ``left_id`` and ``right_id`` are missing.
 
-    ``left_ts`` / ``right_ts`` (ns) are the times of the trades on either side.
+    ``left_ts`` / ``right_ts`` (ns) are the times of the trades on either side. ``attempts``: failed ones in a
+    row. As a message of the repair lane: work on it began (``repairing``), or an attempt failed (``open``).
     """
 
     instrument: str
@@ -304,6 +312,10 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = "stream"
     state: Literal["open", "repairing", "closed", "unrepairable"] = "open"
     attempts: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return 256
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -380,7 +392,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
 Event: TypeAlias = Instrument | TradeBatch | Health | BookUpdate | Quote
 """What a source yields: an instrument before its first trade, batches, books, changes of health."""
 
-Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Health | BookUpdate | Quote
+Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Gap | Health | BookUpdate | Quote
 """What travels on the bus."""
 
 

@@ -125,10 +125,13 @@ class Outbox:
         self._latest[place] = data
         self._latest_bytes += len(data)
 
-    def left_behind(self, place: Place, offset: int) -> None:
-        """``place`` sends nothing more; everything up to ``offset`` went out. Caught up when drained."""
+    def left_behind(self, place: Place, offset: int, *, patient: bool = False) -> None:
+        """``place`` sends nothing more; everything up to ``offset`` went out. Caught up when drained.
+
+        Unless ``patient`` the connection is given up when that takes too long.
+        """
         self.lagging[place] = offset
-        if self._slow is None and not self.closed:
+        if self._slow is None and not self.closed and not patient:
             self._slow = self._loop.call_later(self.limits.slow_s, self._too_slow)
 
     def forget(self, place: Place) -> None:
@@ -174,7 +177,8 @@ class Outbox:
 
     def _too_slow(self) -> None:
         metrics.slow_closes.inc()
-        positions = {place.name: place.text_position(offset) for place, offset in self.lagging.items()}
+        told = {place.name: place.text_position(offset) for place, offset in self.lagging.items()}
+        positions = {name: position for name, position in told.items() if position}
         self.control({"type": "error", "code": "slow_consumer", "msg": "read faster, then resume", "pos": positions})
         self._give_up()
 

@@ -11,24 +11,32 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
 from tapewick import registry
+from tapewick.book_keeper import keep_books
 from tapewick.clock import RealClock
 from tapewick.config import Settings
 from tapewick.engine.tape import Engine
 from tapewick.errors import ConfigError
 from tapewick.model import Health
 from tapewick.protocols import Bus, Source, Store
+from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole, collect
 from tapewick.timeframe import SECOND
 
-__all__ = ["Progress", "Report", "feed", "serve"]
+if TYPE_CHECKING:
+    from tapewick.record import Recorder
+    from tapewick.sources._binance_repair import BinanceRepairer
+    from tapewick.sources.venue_klines import VenueKlines
+
+__all__ = ["Progress", "Report", "feed", "repairing", "serve"]
 
 log = structlog.get_logger()
 
@@ -61,7 +69,11 @@ class Report:
 
 def _engine(settings: Settings) -> Engine:
     own = settings.engine
-    return Engine(lateness=own.lateness_ms * 1_000_000, grace=own.final_grace_s * SECOND)
+    return Engine(
+        lateness=own.lateness_ms * 1_000_000,
+        grace=own.final_grace_s * SECOND,
+        attempts=settings.repair.max_attempts,
+    )
 
 
 async def feed(settings: Settings, source: Source, *, progress: Callable[[Progress], None] | None = None) -> Report:
@@ -147,13 +159,31 @@ async def serve(
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(registry.store(settings))
         bus = await stack.enter_async_context(registry.bus(settings))
+        first_run = not any(instrument.simulated for instrument in await store.instruments())
+        recorder = registry.recorder(settings)
+        if recorder is not None:
+            await stack.enter_async_context(recorder)
+        sources, repairers, klines = await stack.enter_async_context(
+            _sources(settings, source_ids, demo=demo, history=first_run, recorder=recorder)
+        )
+        for repairer in repairers:
+            await stack.enter_async_context(repairer)
+        lane = RepairLane(repairers, bus)  # before the engine: it hears what that wants at its start
         role = EngineRole(bus, store, _engine(settings), clock, interval=settings.engine.commit_interval_ms / 1000)
         await stack.enter_async_context(role)
         market = await stack.enter_async_context(registry.market(bus, store, clock))
         gateway = await stack.enter_async_context(registry.gateway(settings, market, lambda: role.trouble))
-        first_run = not any(instrument.simulated for instrument in await store.instruments())
-        sources = await stack.enter_async_context(_sources(settings, source_ids, demo=demo, history=first_run))
         tasks = [asyncio.create_task(_report_health(bus), name="health"), asyncio.create_task(role.failed())]
+        tasks += [asyncio.create_task(lane.run(), name="repair")]
+        if settings.books.store_interval_s:
+            own = settings.books
+            keeping = keep_books(bus, store, clock, interval=own.store_interval_s, levels=own.store_levels)
+            tasks.append(asyncio.create_task(keeping, name="books"))
+        if settings.verify.interval_s:
+            for venue in klines.values():
+                await stack.enter_async_context(venue)
+            verifier = registry.verifier(settings, market, klines, clock, want=partial(bus.offer, "repairs"))
+            tasks.append(asyncio.create_task(verifier.run(), name="verify"))
         tasks += [asyncio.create_task(collect(source, bus), name=source.name) for source in sources]
         stack.push_async_callback(_cancelled, tasks)
         on_ready(gateway.url)
@@ -165,6 +195,26 @@ async def serve(
         if not stop.done():
             await stop  # every source has ended: go on serving what is stored
     return stop.result()
+
+
+@asynccontextmanager
+async def repairing(
+    settings: Settings, store: Store, bus: Bus, venues: Mapping[str, Literal["raw", "agg"]]
+) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Engine and repair lane on an open store and bus, without any source: what is missing gets fetched.
+
+    ``venues``: what the tapes of each hold. Yields the tasks, of which none ends but by failing.
+    """
+    found = (registry.repairer(settings, venue, granularity=kind) for venue, kind in venues.items())
+    interval = settings.engine.commit_interval_ms / 1000
+    async with AsyncExitStack() as stack:
+        repairers = [await stack.enter_async_context(one) for one in found if one is not None]
+        lane = RepairLane(repairers, bus, cap=5.0)
+        role = EngineRole(bus, store, _engine(settings), RealClock(), interval=interval, provisional=False)
+        await stack.enter_async_context(role)
+        tasks = [asyncio.create_task(lane.run(), name="repair"), asyncio.create_task(role.failed())]
+        stack.push_async_callback(_cancelled, tasks)
+        yield tasks
 
 
 def _resolve(stop: asyncio.Future[int], code: int) -> None:
@@ -179,11 +229,18 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 @asynccontextmanager
-async def _sources(settings: Settings, ids: Sequence[str], *, demo: bool, history: bool) -> AsyncIterator[list[Source]]:
-    """The sources to collect from; for the demo with the simulated venue behind them, and its past if asked."""
+async def _sources(
+    settings: Settings, ids: Sequence[str], *, demo: bool, history: bool, recorder: Recorder | None
+) -> AsyncIterator[tuple[list[Source], list[BinanceRepairer], dict[str, VenueKlines]]]:
+    """The sources to collect from, what repairs their tapes, and whose klines to compare candles with.
+
+    For the demo with the simulated venue behind them, and its past if asked.
+    """
     if demo:
         async with registry.venue(settings) as venue:
-            yield [registry.simulated_source(settings, venue, history=history)]
+            source = registry.simulated_source(settings, venue, history=history, recorder=recorder)
+            repairers = _repairers(settings, [source.name], rest_url=venue.rest_url)
+            yield [source], repairers, registry.klines(settings, [source.name], rest_url=venue.rest_url)
         return
     symbols: dict[str, list[str]] = defaultdict(list)
     for id in ids or [f"binance:{symbol}" for symbol in settings.binance.symbols]:
@@ -191,7 +248,16 @@ async def _sources(settings: Settings, ids: Sequence[str], *, demo: bool, histor
         if not colon or not symbol:
             raise ConfigError(f"{id!r} is no instrument: write venue:SYMBOL, for example binance:BTCUSDT")
         symbols[name].append(symbol)
-    yield [registry.source(settings, venue, wanted) for venue, wanted in symbols.items()]
+    sources = [registry.source(settings, venue, wanted, recorder=recorder) for venue, wanted in symbols.items()]
+    yield sources, _repairers(settings, list(symbols)), registry.klines(settings, list(symbols))
+
+
+def _repairers(settings: Settings, venues: Sequence[str], *, rest_url: str = "") -> list[BinanceRepairer]:
+    """One for each of ``venues`` that can be asked for trades by id."""
+    if not settings.repair.enabled:
+        return []
+    found = (registry.repairer(settings, venue, rest_url=rest_url) for venue in venues)
+    return [repairer for repairer in found if repairer is not None]
 
 
 async def _report_health(bus: Bus) -> None:

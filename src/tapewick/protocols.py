@@ -14,7 +14,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol, Self
 
-from tapewick.model import I64, Candles, Event, Head, Instrument, Message, TapeCommit, TapeState, TradeBatch, Wanted
+from tapewick.model import (
+    I64,
+    BookUpdate,
+    Candles,
+    Event,
+    Head,
+    Instrument,
+    Message,
+    TapeCommit,
+    TapeState,
+    TradeBatch,
+    Wanted,
+)
 
 __all__ = ["Bus", "Delivery", "Gateway", "Market", "Repairer", "Source", "Store"]
 
@@ -148,6 +160,14 @@ class Store(Protocol):
 
     async def coverage(self, instrument: str) -> TapeState:
         """Ranges, gaps, head: a read-only ``TapeState`` without rows."""
+        ...
+
+    async def put_books(self, rows: Sequence[BookUpdate]) -> None:
+        """Store whole books (snapshots) in one transaction, at most one per instrument and time."""
+        ...
+
+    async def book_at(self, instrument: str, at: int) -> BookUpdate | None:
+        """The newest stored book whose time is not after ``at`` (ns); None if there is none."""
         ...
 
 

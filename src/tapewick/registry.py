@@ -6,7 +6,7 @@ entry points ``tapewick.sources``, ``tapewick.buses`` and ``tapewick.stores``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,17 +18,41 @@ if TYPE_CHECKING:
     from tapewick.clock import Clock
     from tapewick.gateways.http import HttpGateway
     from tapewick.market import Market
+    from tapewick.model import Wanted
     from tapewick.protocols import Bus, Source, Store
+    from tapewick.record import Recorder
     from tapewick.sim.venue import SimVenue
+    from tapewick.sources._binance_repair import BinanceRepairer
+    from tapewick.sources.venue_klines import VenueKlines
+    from tapewick.verify import Verifier
 
-__all__ = ["BUILT_IN", "bus", "find", "gateway", "market", "names", "simulated_source", "source", "store", "venue"]
+__all__ = [
+    "BUILT_IN",
+    "bus",
+    "find",
+    "gateway",
+    "klines",
+    "market",
+    "names",
+    "recorder",
+    "repairer",
+    "simulated_source",
+    "source",
+    "store",
+    "venue",
+    "verifier",
+]
 
 SIM_ORIGIN = 1_767_225_600_000  # 2026-01-01: fixed, so that a restarted demo continues its tape
+UNLIMITED = 10**9  # request weight per minute of a venue that sets no limit
 SIM_HISTORY_MS = 6 * 3_600_000  # what a new demo folder starts with
 Kind = Literal["sources", "buses", "stores"]
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
-    "sources": {"binance": "tapewick.sources.binance:BinanceSource"},
+    "sources": {
+        "binance": "tapewick.sources.binance:BinanceSource",
+        "ccxt": "tapewick.sources.ccxt:CcxtSource",
+    },
     "buses": {"memory": "tapewick.buses.memory:MemoryBus"},
     "stores": {"duckdb": "tapewick.stores.duckdb:DuckDBStore"},
 }
@@ -71,10 +95,21 @@ def market(bus: Bus, store: Store, clock: Clock) -> Market:
 
 def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None]) -> HttpGateway:
     """The public port; ``trouble`` tells why the process is not ready, None while it is."""
+    from tapewick.gateways.binance import Options, Rules
     from tapewick.gateways.http import HttpGateway
 
-    own = settings.server
-    return HttpGateway(market, host=own.host, port=own.port, allowed_origins=own.allowed_origins, readiness=trouble)
+    own, binance = settings.server, settings.binance_gateway._asdict()
+    farewell = binance.pop("shutdown_event")
+    return HttpGateway(
+        market,
+        host=own.host,
+        port=own.port,
+        allowed_origins=own.allowed_origins,
+        readiness=trouble,
+        binance=Options(**binance, rules=Rules(farewell=farewell)),
+        tls_cert=own.tls_cert,
+        tls_key=own.tls_key,
+    )
 
 
 def venue(settings: Settings) -> SimVenue:
@@ -85,13 +120,20 @@ def venue(settings: Settings) -> SimVenue:
     return SimVenue(own.symbols, seed=own.seed, rate=own.rate, origin=SIM_ORIGIN)
 
 
-def simulated_source(settings: Settings, venue: SimVenue, *, history: bool) -> Source:
+def simulated_source(settings: Settings, venue: SimVenue, *, history: bool, recorder: Recorder | None = None) -> Source:
     """The live source pointed at the simulated venue; its instruments are ``sim:…``.
 
     ``history``: begin with the venue's last hours, for a data folder that has none.
     """
     live: Source = find("sources", "binance")(
-        settings.sim.symbols, venue="sim", rest_url=venue.rest_url, ws_url=venue.ws_url, retry_cap=1.0
+        settings.sim.symbols,
+        venue="sim",
+        rest_url=venue.rest_url,
+        ws_url=venue.ws_url,
+        books=settings.binance.books,
+        limit=UNLIMITED,
+        retry_cap=1.0,
+        **_taps(recorder, "sim"),
     )
     if not history:
         return live
@@ -100,13 +142,97 @@ def simulated_source(settings: Settings, venue: SimVenue, *, history: bool) -> S
     return WithHistory(live, venue.markets(), now=venue.now(), start=venue.now() - SIM_HISTORY_MS)
 
 
-def source(settings: Settings, venue: str, symbols: Sequence[str]) -> Source:
+def _taps(recorder: Recorder | None, venue: str) -> dict[str, Any]:
+    """What a source hangs on its connections so that ``recorder`` gets every raw frame."""
+    if recorder is None:
+        return {}
+
+    def snapshot(symbol: str, body: bytes, recv: int) -> None:
+        recorder.snapshot(venue, symbol, body, recv)
+
+    return {"tap": recorder.tap(venue), "snapshot_tap": snapshot}
+
+
+def repairer(
+    settings: Settings, venue: str, *, rest_url: str = "", granularity: Literal["raw", "agg"] | None = None
+) -> BinanceRepairer | None:
+    """What fetches by id the trades that ``venue`` has and a tape lacks, not yet open; None for a venue that cannot.
+
+    ``rest_url``: the simulated venue's own address, which sets no limit on requests. ``granularity``: of the
+    tapes to repair, where it is known; else what the stream setting makes of new ones.
+    """
+    if venue.partition("-")[0] != "binance" and not rest_url:
+        return None
+    from tapewick.sources._binance_repair import BinanceRepairer
+
+    own = settings.repair
+    return BinanceRepairer(
+        venue=venue,
+        rest_url=rest_url or settings.binance.rest_url or None,
+        granularity=granularity or ("agg" if settings.binance.stream == "aggTrade" and not rest_url else "raw"),
+        share=own.weight_share,
+        limit=UNLIMITED if rest_url else own.weight_limit,
+    )
+
+
+def source(settings: Settings, venue: str, symbols: Sequence[str], *, recorder: Recorder | None = None) -> Source:
     """A live source for ``symbols`` of ``venue``. Raises ``ConfigError`` for an unknown venue or symbol."""
     own = settings.binance
     if venue.partition("-")[0] == "binance":
         made: Source = find("sources", "binance")(
-            symbols, venue=venue, rest_url=own.rest_url or None, ws_url=own.ws_url or None, stream=own.stream
+            symbols,
+            venue=venue,
+            rest_url=own.rest_url or None,
+            ws_url=own.ws_url or None,
+            stream=own.stream,
+            books=own.books,
+            book_levels=own.book_levels,
+            redundant=own.redundant,
+            microseconds=own.microseconds,
+            share=settings.repair.weight_share,
+            limit=settings.repair.weight_limit,
+            **_taps(recorder, venue),
         )
         return made
-    other: Source = find("sources", venue)(symbols)
-    return other
+    if venue in names("sources"):
+        other: Source = find("sources", venue)(symbols)
+        return other
+    bridged: Source = find("sources", "ccxt")(symbols, venue=venue)
+    return bridged
+
+
+def recorder(settings: Settings) -> Recorder | None:
+    """What records raw frames, not yet open; None where none shall be."""
+    own = settings.record
+    if not own.dir:
+        return None
+    from tapewick.record import Recorder
+
+    return Recorder(own.dir, max_bytes=own.max_bytes, rotate_seconds=own.rotate_s, rotate_bytes=own.rotate_bytes)
+
+
+def klines(settings: Settings, venues: Sequence[str], *, rest_url: str = "") -> dict[str, VenueKlines]:
+    """Whose bars to compare candles with, of those ``venues`` that have any; not yet open.
+
+    ``rest_url``: the simulated venue's own address, which sets no limit on requests.
+    """
+    from tapewick.verify import klines as klines_of
+
+    own, known = settings.repair, [venue for venue in venues if rest_url or venue.partition("-")[0] == "binance"]
+    address, limit = rest_url or settings.binance.rest_url, 10**9 if rest_url else own.weight_limit
+    return {venue: klines_of(venue, rest_url=address, share=own.weight_share, limit=limit) for venue in known}
+
+
+def verifier(
+    settings: Settings,
+    market: Market,
+    venues: Mapping[str, VenueKlines],
+    clock: Clock,
+    *,
+    want: Callable[[Wanted], object],
+) -> Verifier:
+    """What compares closed candles with the bars of ``venues`` while serving."""
+    from tapewick.verify import Verifier
+
+    own = settings.verify
+    return Verifier(market, venues, clock=clock, interval=own.interval_s, timeframes=own.timeframes, want=want)

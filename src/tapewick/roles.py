@@ -3,6 +3,11 @@
 Two lanes leave the engine. Provisional: open candles at once, newest value only. Durable:
 numbered trades and changed candles after the commit that holds them. The store is the
 truth and the outbox; a bus message is acknowledged after the commit with its effects.
+
+Two lanes enter it. Live trades come on topic ``trades``; what the engine asked its venues for, by
+topic ``wanted``, comes back on topic ``repairs``, whose queue is its own: repaired trades can fill
+it and wait, live ones neither wait behind them nor are dropped for them, and no commit takes more
+than ``max_repair`` bytes of repair along.
 """
 
 from __future__ import annotations
@@ -19,16 +24,32 @@ import structlog
 
 from tapewick import metrics
 from tapewick.clock import Clock
-from tapewick.engine.tape import Engine
+from tapewick.engine.tape import Engine, Tape
 from tapewick.errors import BusError, ModelError, StoreDamaged, StoreError
-from tapewick.model import BookUpdate, CandleBatch, Head, Health, Instrument, Message, Quote, TapeCommit, TradeBatch
+from tapewick.model import (
+    BookUpdate,
+    CandleBatch,
+    Gap,
+    Head,
+    Health,
+    Instrument,
+    Message,
+    Quote,
+    TapeCommit,
+    TradeBatch,
+    Wanted,
+)
 from tapewick.protocols import Bus, Delivery, Source, Store
+from tapewick.repair import missing_part
 
 __all__ = ["EngineRole", "collect"]
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+WANTED_EVERY = 60  # seconds between two announcements of what is missing, while something is
+STATES = ("open", "repairing", "unrepairable")
 
 
 async def collect(source: Source, bus: Bus) -> None:
@@ -68,8 +89,8 @@ class EngineRole:
     """Owns tapes: dedupes, numbers, folds, commits, announces.
 
     ``interval``: seconds at least between commit starts. ``max_pending``: bytes of new
-    trades not yet committed at which the role stops reading the bus. ``provisional``: whether
-    open candles are announced as they change.
+    trades not yet committed at which the role stops reading the bus, ``max_repair``: of those, bytes of
+    repaired ones. ``provisional``: whether open candles are announced as they change.
     """
 
     def __init__(
@@ -81,10 +102,12 @@ class EngineRole:
         *,
         interval: float = 0.02,
         max_pending: int = 8 << 20,
+        max_repair: int = 1 << 20,
         provisional: bool = True,
     ) -> None:
         self._bus, self._store, self._engine, self._clock = bus, store, engine, clock
         self._interval, self._max_pending, self._provisional = interval, max_pending, provisional
+        self._max_repair, self._repair_bytes = max_repair, 0
         self._unacked: list[Delivery] = []
         self._announced: list[tuple[Delivery, Instrument]] = []
         self._held: dict[str, list[Delivery]] = {}  # by instruments whose tapes are being opened
@@ -105,30 +128,29 @@ class EngineRole:
         known = [instrument.id for instrument in await self._store.instruments()]
         self._engine.add(await self._store.claim(known))
         deliveries = self._bus.subscribe(["trades"], group="engine")
+        repairs = self._bus.subscribe(["repairs"], group="engine")
         self._heads.update((id, tape.head) for id, tape in self._engine.tapes.items())
         self._tasks = [
             asyncio.create_task(self._read(deliveries), name="engine-read"),
+            asyncio.create_task(self._read_repairs(repairs), name="engine-repairs"),
+            asyncio.create_task(self._announce_heads(), name="engine-heads"),
+            asyncio.create_task(self._announce_wanted(), name="engine-wanted"),
             asyncio.create_task(self._opens(), name="engine-open"),
             asyncio.create_task(self._commits(), name="engine-commit"),
-            asyncio.create_task(self._announce_heads(), name="engine-heads"),
         ]
-        for id, tape in self._engine.tapes.items():
-            if (wanted := tape.wanted()) is not None:
-                metrics.gaps_open.labels(id).set(tape.open_gaps)
-                self._bus.offer("wanted", wanted)
         self.trouble = None
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Commit what was read, then stop."""
         self._stopping = True
-        reader, opener, committer, heads = self._tasks
-        for task in (reader, heads):
+        *readers, opener, committer = self._tasks
+        for task in readers:
             task.cancel()
         self._arrived.set()
-        await asyncio.wait({reader, opener})
+        await asyncio.wait({*readers, opener})
         self._dirty.set()
-        outcome = await asyncio.gather(opener, committer, reader, heads, return_exceptions=True)
+        outcome = await asyncio.gather(opener, committer, *readers, return_exceptions=True)
         self._offer_heads()
         for failure in outcome[:2]:
             if exc[0] is None and isinstance(failure, Exception):
@@ -149,6 +171,36 @@ class EngineRole:
             while self._engine.pending_bytes + self._held_bytes >= self._max_pending:
                 self._committed.clear()
                 await self._committed.wait()
+
+    async def _read_repairs(self, deliveries: AsyncIterator[Delivery]) -> None:
+        """Take in what repair brings, no more of it per commit than ``max_repair`` bytes."""
+        async for delivery in deliveries:
+            message = delivery.message
+            if isinstance(message, TradeBatch):
+                tape = self._engine.tapes.get(message.instrument)
+                if tape is not None:
+                    part = partial(missing_part, message, tape, self._store, self._commit_now)
+                    message = await self._insist(part)
+                await self._ingest(message)
+                self._repair_bytes += message.nbytes
+            elif isinstance(message, Gap | Wanted) and (tape := self._engine.tapes.get(message.instrument)):
+                self._note(tape, message)
+            self._done(delivery)
+            while self._repair_bytes >= self._max_repair:
+                self._committed.clear()
+                await self._committed.wait()
+
+    def _note(self, tape: Tape, message: Gap | Wanted) -> None:
+        """What the repair lane says of a range, or what somebody wants beside what the tape lacks."""
+        if isinstance(message, Gap):
+            tape.gaps.report(message)
+        else:
+            tape.ask(message)
+        self._engine.touch(tape.instrument.id)
+
+    async def _commit_now(self) -> None:
+        async with self._lock:
+            await self._commit_once()
 
     def _done(self, delivery: Delivery) -> None:
         """Acknowledge with the next commit."""
@@ -176,9 +228,15 @@ class EngineRole:
     async def _handle(self, message: Message) -> None:
         if isinstance(message, TradeBatch):
             await self._ingest(message)
-        elif isinstance(message, Health) and message.state == "disconnected":
+        elif isinstance(message, Health) and not message.instrument:
             for tape in self._engine.tapes.values():
-                tape.disconnected()
+                if tape.instrument.venue != message.source:
+                    continue
+                if message.state == "disconnected":
+                    tape.disconnected()
+                elif message.state == "connected":
+                    tape.gaps.retry(given_up=True)
+                    self._engine.touch(tape.instrument.id)
 
     async def _ingest(self, batch: TradeBatch) -> None:
         tape = self._engine.tapes.get(batch.instrument)
@@ -259,7 +317,7 @@ class EngineRole:
         while need := self._engine.missing():
             for tape, keys, windows in need:
                 tape.load(await self._insist(partial(self._store.load_candles, tape.number, keys, windows)))
-        acks, self._unacked = self._unacked, []
+        acks, self._unacked, self._repair_bytes = self._unacked, [], 0
         group = self._engine.take()
         if group:
             with metrics.commit_seconds.time():
@@ -324,10 +382,22 @@ class EngineRole:
             )
             self._bus.offer("candles", rows)
         if commit.gaps:
-            metrics.gaps_open.labels(commit.instrument).set(tape.open_gaps)
-            if (wanted := tape.wanted()) is not None:
-                self._bus.offer("wanted", wanted)
+            self._want(tape)
         self._heads[commit.instrument] = commit.head
+
+    def _want(self, tape: Tape) -> None:
+        """Announce what is missing; no range at all ends earlier wishes."""
+        id, states = tape.instrument.id, tape.gaps.states
+        for state in STATES:
+            metrics.gaps_open.labels(id, state).set(states[state])
+        self._bus.offer("wanted", tape.wanted() or Wanted(instrument=id, ranges=()))
+
+    async def _announce_wanted(self) -> None:
+        while True:
+            for tape in self._engine.tapes.values():
+                if tape.open_gaps:
+                    self._want(tape)
+            await self._clock.sleep(WANTED_EVERY)
 
     async def _announce_heads(self) -> None:
         while True:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from tapewick.errors import WireError
-from tapewick.model import CANDLE, CandleBatch, Head, Health, Instrument, Message, TradeBatch, Wanted
+from tapewick.model import CANDLE, CandleBatch, Gap, Head, Health, Instrument, Message, TradeBatch, Wanted
 
 __all__ = ["decode", "encode"]
 
@@ -56,7 +56,10 @@ _CANDLES = _fields(
     "rev:<i4 state:i1 complete:i1 origin:i1 filled:i1 change:i1 reason:i1"
 )
 _HEAD = _fields("instrument:str epoch:str seq:int pos:int watermark:fixed price_scale:int size_scale:int")
-_WANTED = _fields("instrument:str from_id:<i8 to_id:<i8")
+_WANTED = _fields("instrument:str from_id:<i8 to_id:<i8 since:<i8")
+_GAP = _fields(
+    "instrument:str left_id:fixed right_id:fixed left_ts:fixed right_ts:fixed reason:str state:str attempts:int"
+)
 _INSTRUMENT = _fields(
     "id:str venue:str symbol:str base:str quote:str price_scale:int size_scale:int status:str id_kind:str "
     "granularity:str"
@@ -232,13 +235,15 @@ def _get_candles(v: dict[str, Any]) -> CandleBatch:
 
 def _put_wanted(m: Wanted) -> bytes:
     low, high = [r[0] for r in m.ranges], [r[1] for r in m.ranges]
-    return _encode_fields(_WANTED, {"instrument": m.instrument, "from_id": low, "to_id": high})
+    return _encode_fields(_WANTED, {"instrument": m.instrument, "from_id": low, "to_id": high, "since": m.since})
 
 
 def _get_wanted(v: dict[str, Any]) -> Wanted:
     _columns(v, ("from_id", "to_id"))
     ranges = tuple(zip(v["from_id"].tolist(), v["to_id"].tolist(), strict=True))
-    return Wanted(instrument=v["instrument"], ranges=ranges)
+    if len(v["since"]) not in (0, len(ranges)):
+        raise WireError(f"columns of different length: since {len(v['since'])}, from_id {len(ranges)}")
+    return Wanted(instrument=v["instrument"], ranges=ranges, since=tuple(v["since"].tolist()))
 
 
 class _Kind(NamedTuple):
@@ -267,6 +272,7 @@ _KINDS = (
     _Kind(4, Wanted, _WANTED, _put_wanted, _get_wanted),
     _plain(5, Instrument, _INSTRUMENT),
     _plain(6, Health, _HEALTH),
+    _plain(9, Gap, _GAP),
 )
 _BY_TYPE = {kind.type: kind for kind in _KINDS}
 _BY_NUMBER = {kind.number: kind for kind in _KINDS}

@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "bench"
 PEERS = {"decode": "cryptofeed"}
 """Which cannot even be checked without their peer."""
-NAMES = ["candles", "commits", "decode", "full_path", "history", "latency", "restart"]
+NAMES = ["book", "candles", "commits", "decode", "full_path", "history", "latency", "record", "repair", "restart"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_and_its_output_is_right(name: str) -> None:
-    if name == "candles":
+    if name in ("book", "candles"):
         pytest.importorskip("tapewick.engine._native", reason="the native engine is not built")
     if name in PEERS and find_spec(PEERS[name]) is None:
         pytest.skip(f"{PEERS[name]} is not installed: it comes with `make bench`")
@@ -35,6 +35,6 @@ def test_it_runs_and_its_output_is_right(name: str) -> None:
 
 
 def test_every_benchmark_is_checked() -> None:
-    supporting = {"harness", "measured", "postgres"}
+    supporting = {"harness", "measured", "pages", "postgres"}
     assert sorted({path.stem for path in BENCH.glob("*.py")} - supporting) == NAMES
     assert all(f"`{name}.py`" in (BENCH / "README.md").read_text() for name in [*NAMES, *sorted(supporting)])

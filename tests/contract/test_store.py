@@ -11,6 +11,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tapewick.errors import ModelError, NotFound
 from tapewick.model import (
     CANDLE,
     NO_TIME,
+    BookUpdate,
     Candles,
     Gap,
     Head,
@@ -660,3 +662,81 @@ async def test_many_instruments_are_claimed_and_committed_together(opened: Open)
         assert {(s.seq, s.pos, len(s.rows), s.owner) for s in again} == {(2, 1, 17, 2)}
         for state in again:
             same(state.rows, mine(state, rows))
+
+
+def whole_book(ts: int, id: str = "sim:AAA", **fields: Any) -> BookUpdate:
+    """A snapshot with a value of its own in every field."""
+    levels = {
+        "bid_price": np.array([105, 104, 101], np.int64),
+        "bid_size": np.array([1, 2**62, 3], np.int64),
+        "ask_price": np.array([106], np.int64),
+        "ask_size": np.array([9], np.int64),
+    }
+    told = {"run": "run-1", "prev_seq": 7, "seq": 7, "state": "live", "snapshot": True, "source": "a"}
+    ids = {"first_id": 90, "last_id": 99, "ts_event": ts, "ts_recv": ts + 5, "price_scale": 3, "size_scale": 1}
+    return BookUpdate(**{"instrument": id, **told, **ids, **levels, **fields})  # type: ignore[arg-type]
+
+
+def told_of(book: BookUpdate | None) -> dict[str, Any]:
+    assert book is not None
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in dataclasses.asdict(book).items()}
+
+
+async def test_books_come_back_exactly_by_time(opened: Open) -> None:
+    async with opened() as store:
+        await store.put_instrument(instrument("AAA"))
+        await store.put_instrument(instrument("BBB"))
+        first, second = whole_book(T0), whole_book(T0 + 60 * SECOND, run="run-2", first_id=100, last_id=120)
+        untimed = whole_book(0, "sim:BBB", ts_recv=T0 + 1)
+        await store.put_books([second, first, untimed])
+        await store.put_books([])
+        assert await store.book_at("sim:AAA", T0 - 1) is None
+        assert told_of(await store.book_at("sim:AAA", T0)) == told_of(first)
+        assert told_of(await store.book_at("sim:AAA", T0 + 60 * SECOND - 1)) == told_of(first)
+        assert told_of(await store.book_at("sim:AAA", 2**63 - 1)) == told_of(second)
+        assert await store.book_at("sim:BBB", T0) is None, "its time is when it was received"
+        assert told_of(await store.book_at("sim:BBB", T0 + 1)) == told_of(untimed)
+    async with opened() as store:
+        assert told_of(await store.book_at("sim:AAA", T0 + 61 * SECOND)) == told_of(second)
+
+
+async def test_a_book_of_a_known_time_is_kept_and_wider_scales_leave_it_alone(opened: Open) -> None:
+    async with opened() as store:
+        await fresh(store, "AAA")
+        await store.put_books([whole_book(T0)])
+        await store.put_books([whole_book(T0, run="other")])
+        await store.rescale("sim:AAA", 6, 8)
+        assert told_of(await store.book_at("sim:AAA", T0)) == told_of(whole_book(T0))
+
+
+async def test_a_one_sided_and_an_empty_book_are_books(opened: Open) -> None:
+    none = np.empty(0, np.int64)
+    async with opened() as store:
+        await store.put_instrument(instrument("AAA"))
+        await store.put_books([whole_book(T0, bid_price=none, bid_size=none)])
+        await store.put_books([whole_book(T0 + 1, bid_price=none, bid_size=none, ask_price=none, ask_size=none)])
+        one_sided, empty = await store.book_at("sim:AAA", T0), await store.book_at("sim:AAA", T0 + 1)
+        assert told_of(one_sided)["bid_price"] == [] and told_of(one_sided)["ask_price"] == [106]
+        assert empty is not None and empty.ask_price.dtype == np.int64 and not len(empty.ask_price)
+
+
+async def test_books_of_an_unknown_instrument_are_refused_whole(opened: Open) -> None:
+    async with opened() as store:
+        await store.put_instrument(instrument("AAA"))
+        with pytest.raises(NotFound, match="sim:ZZZ"):
+            await store.put_books([whole_book(T0), whole_book(T0, "sim:ZZZ")])
+        with pytest.raises(NotFound, match="sim:ZZZ"):
+            await store.book_at("sim:ZZZ", T0)
+        assert await store.book_at("sim:AAA", T0) is None
+
+
+async def test_trades_say_which_came_late(opened: Open) -> None:
+    async with opened() as store:
+        [state] = await fresh(store, "AAA")
+        await write(store, state, trades(state, 3))
+        await write(store, state, trades(state, 2, late=True))
+        await write(store, state, trades(state, 1))
+        for limit, newest in ((0, False), (6, True), (5000, False)):
+            batch, _ = await store.trades("sim:AAA", limit=limit, newest=newest)
+            assert batch.late_rows is not None
+            assert batch.late_rows.tolist() == [False, False, False, True, True, False]

@@ -41,7 +41,7 @@ def test_demo_shows_a_market_with_a_past_and_says_it_is_simulated(tmp_path: Path
         assert server.stop() == 143
 
 
-def test_a_pause_is_a_recorded_gap_and_earlier_candles_are_there(tmp_path: Path) -> None:
+def test_a_pause_is_filled_at_the_next_start_and_earlier_candles_are_there(tmp_path: Path) -> None:
     with demo(tmp_path / "D") as server:
         server.ready()
         last = server.wait_for(lambda: (r := coverage(server)["ranges"]) and r[-1][1])
@@ -49,9 +49,10 @@ def test_a_pause_is_a_recorded_gap_and_earlier_candles_are_there(tmp_path: Path)
         assert server.stop(signal.SIGINT) == 130
     with demo(tmp_path / "D") as server:
         server.ready()
-        state = server.wait_for(lambda: (c := coverage(server))["gaps"] and c)
-        (gap,) = state["gaps"]
-        assert gap["state"] == "open" and gap["reason"] == "restart" and gap["left_id"] >= last
+        server.wait_for(lambda: coverage(server)["ranges"][-1][1] > last + 100)
+        state = server.wait_for(lambda: (c := coverage(server))["complete"] and c)
+        ((first, now),) = state["ranges"]  # unbroken: what was traded while it was stopped is there
+        assert now > last and state["trades"] == now - first + 1 and state["gaps"] == []
         again = server.get(f"/v1/candles?instrument={BTC}&tf=1h&limit=2&end={kept['open_time'] + 1}")["candles"][-1]
         for key in ("open", "first_id", "open_time"):
             assert again[key] == kept[key]

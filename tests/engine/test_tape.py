@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tapewick.engine.tape import SMALL, Engine, Tape
-from tapewick.model import Change, Instrument, State, TapeCommit, TapeState, TradeBatch
+from tapewick.model import Change, Gap, Instrument, State, TapeCommit, TapeState, TradeBatch, Wanted
 from tapewick.timeframe import SECOND
 
 BTC = Instrument(id="sim:BTCUSDT", venue="sim", symbol="BTCUSDT", price_scale=2, size_scale=5)
@@ -152,6 +152,26 @@ def test_a_restart_names_itself_as_the_cause(engine: Engine) -> None:
     group = commit(again)
     assert [g.reason for g in group.gaps] == ["restart"]
     assert group.head.seq == 3 and group.expected_pos == first.head.pos
+
+
+def test_ids_asked_for_on_an_empty_tape_are_a_gap_until_they_are_there(engine: Engine) -> None:
+    tape(engine).ask(Wanted(instrument=BTC.id, ranges=((5, 9),), since=(T0,)))
+    engine.touch(BTC.id)
+    assert [(g.left_id, g.right_id, g.reason) for g in commit(engine).gaps] == [(4, 10, "backfill")]
+    engine.ingest(batch([5, 6, 7], late=True), NOW)
+    assert {(g.left_id, g.right_id, g.state) for g in commit(engine).gaps} == {(4, 10, "closed"), (7, 10, "open")}
+    engine.ingest(batch([8, 9], late=True), NOW)
+    assert [g.state for g in commit(engine).gaps] == ["closed"] and tape(engine).wanted() is None
+
+
+def test_what_the_lane_reports_is_committed_though_nothing_else_changed(engine: Engine) -> None:
+    engine.ingest(batch([1, 2, 9]), NOW)
+    head = commit(engine).head
+    tape(engine).gaps.report(Gap(instrument=BTC.id, left_id=2, right_id=9, left_ts=0, right_ts=0))
+    engine.touch(BTC.id)
+    group = commit(engine)
+    assert [(g.attempts, g.state) for g in group.gaps] == [(1, "open")]
+    assert group.expected_pos == group.head.pos == head.pos and not len(group.rows)
 
 
 def test_narrower_batches_are_brought_to_the_tapes_scale(engine: Engine) -> None:

@@ -245,7 +245,7 @@ async def test_channels_that_cannot_be_had_are_listed(tmp_path: Path) -> None:
         (told,) = await c.got("subscribed")
         assert [one["ch"] for one in told["channels"]] == [TRADES, CANDLES]
         assert [(one["ch"], one["code"]) for one in told["errors"]] == [
-            ("trade@sim:NOPE", 4404), ("book@sim:X", 4400), (f"candle@{BTC}@7m", 4400), (f"candle@{BTC}@5m", 4413),
+            ("trade@sim:NOPE", 4404), ("book@sim:X", 4404), (f"candle@{BTC}@7m", 4400), (f"candle@{BTC}@5m", 4413),
         ]  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from tapewick.errors import ConfigError
 from tapewick.model import Event, Health, Instrument, TradeBatch
 from tapewick.sim.market import SimTrade
 from tapewick.sim.venue import SimVenue
-from tapewick.sources.binance import PRODUCTS, BinanceSource, _ranges
+from tapewick.sources._binance_batches import ranges
+from tapewick.sources.binance import PRODUCTS, BinanceSource
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -253,7 +254,7 @@ async def test_a_frame_of_ten_megabytes_is_counted_and_the_stream_reconnects() -
 @pytest.mark.parametrize("surface", ["rest", "ws"])
 async def test_a_refusal_names_its_cause_and_the_source_keeps_trying(status: int, says: str, surface: str) -> None:
     async with SimVenue(["BTCUSDT"], rate=200.0) as venue:
-        venue.refuse(status, on=surface, body=b"<html>no</html>")
+        venue.refuse(status, on=surface, body=b"<html>no</html>", retry_after=1 if status == 429 else None)
         async with reading(source_of(venue)) as reader:
             await reader.until(lambda: bool(reader.health("refused")))
             detail = reader.health("refused")[0].detail
@@ -261,6 +262,9 @@ async def test_a_refusal_names_its_cause_and_the_source_keeps_trying(status: int
             if status in (451, 403):
                 assert "BINANCE_BASE_URL" in detail and "tapewick demo" in detail
             venue.refuse(None)
+            if (surface, status) == ("rest", 403):  # what a firewall turned down is not sent again for minutes
+                assert venue.requests.count("/api/v3/exchangeInfo") == 1
+                return
             await reader.until(lambda: len(reader.ids("sim:BTCUSDT")) > 5)
             assert len(reader.health("refused")) == 1, "the same cause is told once"
 
@@ -315,7 +319,7 @@ async def test_many_symbols_share_connections_and_non_ascii_names_work() -> None
 
 
 async def test_streams_beyond_one_url_are_subscribed_by_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tapewick.sources.binance.STREAMS_PER_MESSAGE", 1)
+    monkeypatch.setattr("tapewick.net.websocket.STREAMS_PER_MESSAGE", 1)
     monkeypatch.setattr("tapewick.sources.binance.STREAMS_PER_CONNECTION", 2)
     symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
     async with SimVenue(symbols, rate=200.0) as venue:
@@ -361,7 +365,7 @@ def test_addresses_fall_back_to_the_venues_own_only_beside_one_of_them() -> None
 
 def test_void_ids_are_vouched_for() -> None:
     first, last, voids = (np.array(column, np.int64) for column in ([5, 6, 9], [5, 7, 9], [8, 12]))
-    assert _ranges(first, last, voids) == ((5, 9), (12, 12))
+    assert ranges(first, last, voids) == ((5, 9), (12, 12))
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,13 @@ from tapewick.sources._files import Blocks, Rejects, read_text
 LINES = b"".join(b"%d line %d\n" % (n * 7919, n) for n in range(20_000))
 
 
+def zipped(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.csv", data)
+    return out.getvalue()
+
+
 def stored(tmp_path: Path, how: str, data: bytes = LINES) -> Path:
     """``data`` in a file stored ``how``."""
     make = {
@@ -21,6 +30,7 @@ def stored(tmp_path: Path, how: str, data: bytes = LINES) -> Path:
         "gz": lambda: gzip.compress(data),
         "gz members": lambda: gzip.compress(data[:1000]) + gzip.compress(data[1000:]),
         "gz padded": lambda: gzip.compress(data) + b"\0" * 512,
+        "zip": lambda: zipped(data),
         "zst": lambda: zstandard.ZstdCompressor().compress(data),
         "zst frames": lambda: b"".join(zstandard.ZstdCompressor().compress(d) for d in (data[:1000], data[1000:])),
     }
@@ -29,7 +39,7 @@ def stored(tmp_path: Path, how: str, data: bytes = LINES) -> Path:
     return path
 
 
-@pytest.mark.parametrize("how", ["plain", "gz", "gz members", "gz padded", "zst", "zst frames"])
+@pytest.mark.parametrize("how", ["plain", "gz", "gz members", "gz padded", "zip", "zst", "zst frames"])
 @pytest.mark.parametrize("size", [1, 5000, 1 << 20])
 def test_blocks_are_whole_lines_and_miss_nothing(tmp_path: Path, how: str, size: int) -> None:
     blocks = Blocks(stored(tmp_path, how), size)
@@ -88,7 +98,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         Blocks(tmp_path / "absent")
     archive = tmp_path / "trades.zip"
     archive.write_bytes(b"PK\x03\x04 and so on")
-    with pytest.raises(BadPayload, match="zip archive; unpack it first"):
+    with pytest.raises(BadPayload, match="zip archive cut short"):
         Blocks(archive)
     endless = tmp_path / "endless"
     endless.write_bytes(b"x" * 3000)

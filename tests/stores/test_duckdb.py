@@ -20,7 +20,7 @@ from tapewick.errors import StoreBusy, StoreDamaged, StoreError
 from tapewick.model import Instrument, State, TapeState
 from tapewick.stores.duckdb import DuckDBStore, set_wal_aside
 from tapewick.timeframe import BY_NAME, SECOND, STORED, bucket
-from tests.contract.test_store import HOUR, MINUTE, T0, fresh, instrument, part, row, trades, write
+from tests.contract.test_store import HOUR, MINUTE, T0, fresh, instrument, part, row, trades, whole_book, write
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -413,3 +413,19 @@ async def test_more_trades_than_one_page_come_back_whole(
     assert await seqs(since=5, limit=250) == list(range(6, 256))
     assert await seqs(start=T0 + 99 * SECOND, end=T0 + 400 * SECOND, limit=120, newest=True) == list(range(281, 401))
     assert await seqs(start=T0 + 99 * SECOND, end=T0 + 400 * SECOND) == list(range(100, 401))
+
+
+async def test_the_view_of_books_has_a_row_per_level_with_decimals(tmp_path: Path) -> None:
+    async with DuckDBStore(tmp_path) as store:
+        await store.put_instrument(instrument("AAA"))
+        await store.put_books([whole_book(T0), whole_book(T0 + SECOND, run="run-2")])
+    sql = "SELECT side, level, price, size, last_id FROM v_books WHERE run = 'run-1' ORDER BY side DESC, level"
+    shown = [tuple(one.values()) for one in rows(tmp_path, sql)]
+    assert shown == [
+        ("bid", 1, Decimal("0.105"), Decimal("0.1"), 99),
+        ("bid", 2, Decimal("0.104"), Decimal(2**62).scaleb(-1), 99),
+        ("bid", 3, Decimal("0.101"), Decimal("0.3"), 99),
+        ("ask", 1, Decimal("0.106"), Decimal("0.9"), 99),
+    ]
+    times = rows(tmp_path, "SELECT DISTINCT instrument, ts FROM v_books ORDER BY ts")
+    assert [one["instrument"] for one in times] == ["sim:AAA"] * 2 and times[0]["ts"] == dt.datetime(2024, 8, 7)

@@ -14,7 +14,7 @@ EXAMPLES = (
     'eval "$(tapewick completion zsh)"                                         in ~/.zshrc',
     "tapewick completion fish > ~/.config/fish/completions/tapewick.fish",
 )
-WITH_INSTRUMENT = ("candles", "trades", "coverage", "tail")
+WITH_INSTRUMENT = ("candles", "trades", "coverage", "tail", "verify")
 
 _BASH = """\
 _tapewick() {

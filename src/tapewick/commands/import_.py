@@ -1,4 +1,7 @@
-"""``import``: a venue's own files into the store; trades onto the tape, bars beside it."""
+"""``import``: a venue's own files into the store; trades onto the tape, bars beside it.
+
+Files of a declared format, or the venue's public archives (``archiving.py``).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tapewick.commands.archiving import date
 from tapewick.commands.feeding import feed, files_of, storing
-from tapewick.commands.options import Parser, option, settings_of, timeframe
+from tapewick.commands.options import Parser, flag, option, setting, settings_of, timeframe
 from tapewick.commands.output import note, plural, write
 from tapewick.config import Settings
 from tapewick.errors import ConfigError
@@ -17,28 +21,45 @@ from tapewick.errors import ConfigError
 if TYPE_CHECKING:
     from tapewick.timeframe import Timeframe
 
-__all__ = ["EXAMPLES", "options", "run"]
+__all__ = ["EXAMPLES", "import_bars", "options", "run"]
 
 EXAMPLES = (
-    "tapewick import --format binance-trades-csv --instrument binance:TRXUSDT trades.csv.gz --data ./d",
-    "tapewick import --format kraken-trades --instrument kraken:XBTUSDT trades.json.gz --data ./d",
+    "tapewick import --archive BTCUSDT --from 2024-08-01 --to 2024-08-09 --data ./d      the venue's daily trades",
+    "tapewick import --instrument binance:BTCUSDT BTCUSDT-trades-2024-08-09.zip --data ./d",
     "tapewick import --format binance-klines --tf 15m --instrument binance:BTCUSDT bars.jsonl.gz --data ./d",
 )
 DIGITS = 8  # the venue prints its bars with eight
+KINDS = ("trades", "aggTrades", "klines")
 FORMATS = ("kraken-trades", "binance-trades-csv", "binance-aggtrades-json", "binance-klines")
 
 
 def options(parser: Parser) -> None:
     """Add the command's arguments to ``parser``."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="files of one format; .gz and .zst as they are")
-    option(parser, "--format", "what the files hold: " + ", ".join(FORMATS), choices=FORMATS, metavar="FORMAT")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="archives by path or URL, or files of one --format")
+    option(parser, "--format", "of other files: " + ", ".join(FORMATS), choices=FORMATS, metavar="FORMAT")
     option(parser, "--instrument", "whose they are, as venue:symbol", metavar="ID")
-    option(parser, "--tf", "timeframe of the bars (binance-klines)", metavar="TF")
+    option(parser, "--tf", "timeframe of the bars", metavar="TF")
+    option(parser, "--archive", "fetch the venue's archives of this symbol instead", metavar="SYMBOL")
+    option(parser, "--kind", "what they hold", default="trades", choices=KINDS, metavar="trades|aggTrades|klines")
+    option(parser, "--from", "first day, or month", type=date, metavar="DATE")
+    option(parser, "--to", "last day, or month", shown_default="--from", type=date, metavar="DATE")
+    setting(parser, "binance.archive_url", "--base", metavar="URL")
+    flag(parser, "--force", "import archives again that were imported before")
+    flag(parser, "--check", "import nothing: tell which imported archives were published anew since")
     storing(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Import the files. Raises ``ConfigError`` for a missing flag, ``SourceError`` or ``BadPayload`` for a bad file."""
+    archives = args.files and args.format is None and all(name.endswith(".zip") for name in args.files)
+    if args.archive is not None or archives:
+        if args.archive is not None and (args.files or args.format):
+            raise ConfigError("--archive fetches its files itself: name files or --archive, not both")
+        from tapewick.commands import archiving
+
+        return archiving.run(settings_of(args), args)
+    if not args.files:
+        raise ConfigError("nothing to import: name files, or a symbol with --archive; see tapewick import -h")
     for name in ("format", "instrument"):
         if getattr(args, name) is None:
             raise ConfigError(f"import needs --{name}; see tapewick import -h")
@@ -63,7 +84,7 @@ def _bars(settings: Settings, files: list[Path], args: argparse.Namespace) -> in
     started = time.monotonic()
 
     async def work() -> int:
-        bars, rolled = await _import_bars(settings, files, tf, args.instrument)
+        bars, rolled = await import_bars(settings, files, tf, args.instrument)
         seconds = time.monotonic() - started
         if args.json:
             write(json.dumps({"bars": bars, "rolled_up": rolled, "seconds": round(seconds, 3)}).encode() + b"\n")
@@ -75,7 +96,7 @@ def _bars(settings: Settings, files: list[Path], args: argparse.Namespace) -> in
     return run_until_signal(work())
 
 
-async def _import_bars(settings: Settings, files: list[Path], tf: Timeframe, id: str) -> tuple[int, int]:
+async def import_bars(settings: Settings, files: list[Path], tf: Timeframe, id: str) -> tuple[int, int]:
     """How many bars were read, and how many coarser ones made."""
     import numpy as np
 

@@ -40,6 +40,7 @@ def listening(parser: Parser) -> None:
     setting(parser, "server.host", "--host")
     setting(parser, "data.dir", "--data")
     setting(parser, "engine.kind", "--engine")
+    setting(parser, "record.dir", "--record", metavar="DIR")
     setting(parser, "log.level", "--log-level")
     setting(parser, "log.json", "--log-json", metavar="true|false")
 

@@ -19,12 +19,17 @@ __all__ = [
     "REJECTS",
     "Decoded",
     "Decoder",
+    "DepthGroup",
     "Group",
     "Ingested",
+    "Levels",
+    "QuoteGroup",
+    "Rest",
     "Taken",
     "TapeCore",
     "encode_candles",
     "encode_trades",
+    "read_snapshot",
 ]
 
 
@@ -46,8 +51,22 @@ def _choose(forced: str, built: bool) -> tuple[str, str]:
 ENGINE, ENGINE_REASON = _choose(os.environ.get("TAPEWICK_ENGINE", ""), find_spec("tapewick.engine._native") is not None)
 
 if TYPE_CHECKING or ENGINE == "reference":
-    from tapewick.engine._codec import Decoded, Decoder, Group
+    from tapewick.engine._book_reference import Levels
+    from tapewick.engine._codec import Decoded, Decoder, Group, read_snapshot
     from tapewick.engine._codec_rows import encode_candles, encode_trades
+    from tapewick.engine._depth import DepthGroup, QuoteGroup, Rest
     from tapewick.engine._reference import TapeCore
 else:
-    from tapewick.engine._native import Decoded, Decoder, Group, TapeCore, encode_candles, encode_trades
+    from tapewick.engine._native import (
+        Decoded,
+        Decoder,
+        DepthGroup,
+        Group,
+        Levels,
+        QuoteGroup,
+        Rest,
+        TapeCore,
+        encode_candles,
+        encode_trades,
+        read_snapshot,
+    )

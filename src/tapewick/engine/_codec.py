@@ -1,42 +1,29 @@
 """Raw exchange frames to trade columns, and exact-decimal JSON rows, in Python.
 
-The fallback of the native codec and its twin: same API, same results. ``_walk`` holds the
-rules; the typed decoders below are its short cut for frames of the venue's own layout.
+The fallback of the native codec and its twin: same API, same results. ``_codec_walk`` holds
+the rules; ``_codec_read`` is its short cut for frames of the venue's own layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import repeat
 from operator import index
 
-import msgspec
 import numpy as np
-from msgspec import UNSET, UnsetType
 
 from tapewick.decimals import INT64_MAX, fit_scale
+from tapewick.engine._codec_book import BOOKS, Book, BookRows, Scales
+from tapewick.engine._codec_read import read as read_frame
 from tapewick.engine._codec_rows import check_scales, encode_candles, encode_trades
-from tapewick.engine._codec_walk import (
-    MAX_FRAME,
-    MAX_SYMBOL,
-    TRADES,
-    Other,
-    Read,
-    Reject,
-    Trade,
-    decimal,
-    event_kind,
-    record_ids,
-    stream_kind,
-    time_ns,
-    walk,
-)
-from tapewick.errors import BadDecimal, ModelError
+from tapewick.engine._codec_values import Other, Reject
+from tapewick.engine._codec_walk import Kept, Trade, walk_snapshot
+from tapewick.engine._depth import DepthGroup, QuoteGroup, Rest
+from tapewick.errors import ModelError
 from tapewick.model import I8, I32, I64
 
-__all__ = ["Decoded", "Decoder", "Group", "encode_candles", "encode_trades"]
+__all__ = ["Decoded", "Decoder", "Group", "encode_candles", "encode_trades", "read_snapshot"]
 
 
 @dataclass(slots=True, eq=False)
@@ -71,44 +58,18 @@ class Group:
 class Decoded:
     """What a block of frames held.
 
-    ``others`` counts frames that are no trades by type, ``rejects`` refused frames by reason;
-    ``last_recv`` is the receive time of the last frame, 0 if none.
+    ``depth`` and ``quotes`` hold order-book frames by symbol and ``rest`` frames kept raw, if the decoder
+    was asked for books. ``others`` counts all other frames that are no trades by type, ``rejects`` refused
+    frames by reason; ``last_recv`` is the receive time of the last frame, 0 if none.
     """
 
     groups: list[Group]
+    depth: list[DepthGroup]
+    quotes: list[QuoteGroup]
+    rest: list[Rest]
     others: dict[str, int]
     rejects: dict[str, int]
     last_recv: int
-
-
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    e: str
-    E: int
-    s: str
-    p: str
-    q: str
-    T: int
-    m: bool
-    t: int | UnsetType = UNSET
-    a: int | UnsetType = UNSET
-    f: int | UnsetType = UNSET
-    l: int | UnsetType = UNSET  # noqa: E741 - the venue's key
-    M: bool | UnsetType = UNSET
-    X: str | None | UnsetType = UNSET
-
-
-class _Combined(msgspec.Struct, forbid_unknown_fields=True):
-    stream: str
-    data: _Body
-
-
-_decode_combined = msgspec.json.Decoder(_Combined).decode
-_decode_body = msgspec.json.Decoder(_Body).decode
-
-
-@lru_cache(4096)
-def _named(name: bytes) -> str:
-    return stream_kind(name.decode("latin-1"))
 
 
 @dataclass(slots=True)
@@ -116,9 +77,11 @@ class _Symbol:
     name: str
     price_scale: int
     size_scale: int
+    scales: dict[str, Scales]
     known: bool = False
     batch: int = 0
     groups: dict[str, _Open] = field(default_factory=dict)
+    books: dict[str, BookRows] = field(default_factory=dict)
     top_price: int = 0
     top_size: int = 0
 
@@ -166,15 +129,20 @@ class Decoder:
 
     A value with more digits than its symbol's scale widens the scale; values of the same call
     follow. A symbol never seen starts at ``price_scale`` / ``size_scale``, or the largest scales
-    that leave a factor 1000 of head-room. Nothing is ever rounded; no frame raises.
+    that leave a factor 1000 of head-room. Nothing is ever rounded; no frame raises. ``books``: read
+    frames of order books too, each kind at scales of its own, and keep klines, mini tickers, partial
+    books and depth snapshots raw, instead of counting them.
     """
 
-    def __init__(self, price_scale: int = 8, size_scale: int = 8) -> None:
+    def __init__(self, price_scale: int = 8, size_scale: int = 8, books: bool = False) -> None:
         check_scales(price_scale, size_scale)
         self._scales = price_scale, size_scale
+        self._books = books
         self._symbols: dict[str, _Symbol] = {}
         self._batch = 0
         self._open: list[_Open] = []
+        self._rows: dict[str, list[BookRows]] = {}
+        self._rest: list[Rest] = []
         self._others: dict[str, int] = {}
         self._rejects: dict[str, int] = {}
 
@@ -183,6 +151,7 @@ class Decoder:
         check_scales(price_scale, size_scale)
         known = self._symbol(symbol)
         known.price_scale, known.size_scale, known.known = price_scale, size_scale, True
+        known.scales = {kind: Scales(price_scale, size_scale, True) for kind in BOOKS}
 
     def frames(self, frames: Sequence[bytes], recv: I64 | int) -> Decoded:
         """Decode bare JSON frames; ``recv`` (ns) is one time per frame or one for all.
@@ -231,19 +200,29 @@ class Decoder:
     def _begin(self) -> None:
         self._batch += 1
         self._open, self._others, self._rejects = [], {}, {}
+        self._rows, self._rest = {kind: [] for kind in BOOKS}, []
 
     def _finish(self, last: int) -> Decoded:
         groups = [group.close() for group in self._open]
         for group in self._open:
             group.symbol.groups = {}  # symbols live as long as the decoder, rows must not
         self._open = []
-        return Decoded(groups, self._others, self._rejects, last)
+        depth = [rows.depth() for rows in self._rows["depthUpdate"]]
+        quotes = [rows.quotes() for rows in self._rows["bookTicker"]]
+        for rows in (*self._rows["depthUpdate"], *self._rows["bookTicker"]):
+            self._symbols[rows.symbol].books = {}
+        return Decoded(groups, depth, quotes, self._rest, self._others, self._rejects, last)
 
     def _take(self, frame: bytes, recv: int) -> None:
-        read = _read(frame)
+        read = read_frame(frame, self._books)
         if type(read) is Trade:
             if not self._keep(read, recv):
                 _count(self._rejects, "overflow")
+        elif type(read) is Book:
+            if not self._keep_book(read, recv):
+                _count(self._rejects, "overflow")
+        elif type(read) is Kept:
+            self._rest.append(Rest(read.kind, read.stream, read.body, recv))
         elif type(read) is Other:
             _count(self._others, str(read))
         else:
@@ -253,9 +232,11 @@ class Decoder:
         """The symbol, ready for this batch."""
         symbol = self._symbols.get(name)
         if symbol is None:
-            symbol = self._symbols[name] = _Symbol(name, *self._scales)
+            scales = {kind: Scales(*self._scales) for kind in BOOKS}
+            symbol = self._symbols[name] = _Symbol(name, *self._scales, scales)
         if symbol.batch != self._batch:
             symbol.batch, symbol.groups, symbol.top_price, symbol.top_size = self._batch, {}, 0, 0
+            symbol.books = {}
         return symbol
 
     def _group(self, symbol: _Symbol, kind: str, futures: bool) -> _Open:
@@ -265,6 +246,17 @@ class Decoder:
             self._open.append(group)
         group.futures = group.futures or futures
         return group
+
+    def _keep_book(self, book: Book, recv: int) -> bool:
+        """Add a frame to its symbol's rows; False, and nothing changed, if its values do not fit 64 bits."""
+        symbol = self._symbol(book.symbol)
+        rows = symbol.books.get(book.kind) or BookRows(symbol.name)
+        if not rows.append(book, recv, symbol.scales[book.kind]):
+            return False
+        if book.kind not in symbol.books:
+            symbol.books[book.kind] = rows
+            self._rows[book.kind].append(rows)
+        return True
 
     def _keep(self, trade: Trade, recv: int) -> bool:
         """Add a trade to its group; False, and nothing changed, if its values do not fit 64 bits."""
@@ -300,61 +292,16 @@ def _fit(mantissa: int, own: int, current: int, known: bool, top: int) -> tuple[
     return (scale, mantissa, top) if top <= INT64_MAX else None
 
 
-def _read(frame: bytes) -> Read:
-    """One frame: settled by its first bytes, else by the typed decoder, else by the walk."""
-    if len(frame) > MAX_FRAME:
-        return Reject("oversize")
-    kind, name = "", b""
-    if frame.startswith(b'{"stream":"'):
-        end = frame.find(b'"', 11)
-        if frame.startswith(b'","data":', end):
-            name = frame[11:end]
-            kind = _named(name)
-    elif frame.startswith(b'{"e":"'):
-        end = frame.find(b'"', 6)
-        if frame.startswith(b'",', end):
-            kind = event_kind(frame[6:end].decode("latin-1"))
-    elif frame.startswith(b'{"lastUpdateId":'):
-        kind = "snapshot"
-    if kind not in TRADES:
-        return Other(kind) if kind else walk(frame)
-    # The typed decoder takes escapes and repeated keys the first bytes did not show.
-    plain = frame.isascii() and b"\\" not in frame
-    return (_typed(frame, kind, name) if plain else None) or walk(frame)
+def read_snapshot(body: bytes, price_scale: int, size_scale: int) -> DepthGroup | str:
+    """A depth snapshot as a group of one frame without a symbol, or the reason why it is none.
 
-
-def _typed(frame: bytes, kind: str, name: bytes) -> Trade | None:
-    """A trade in the venue's own layout; None for anything else, which the walk then decides."""
-    try:
-        if name:
-            combined = _decode_combined(frame)
-            if combined.stream.encode() != name:
-                return None
-            body = combined.data
-        else:
-            body = _decode_body(frame)
-        price, size = _plain_decimal(body.p), _plain_decimal(body.q)
-    except (msgspec.DecodeError, BadDecimal):
-        return None
-    first, last = (body.f, body.l) if kind == "aggTrade" else (body.t, body.t)
-    ts = time_ns(body.T)
-    if isinstance(first, UnsetType) or isinstance(last, UnsetType) or body.e != kind or not ts:
-        return None
-    if not 0 < len(body.s) <= MAX_SYMBOL or not record_ids(first, last):
-        return None
-    futures = body.X is not UNSET
-    void = futures and kind == "trade" and body.X in (None, "", "NA") and price[0] == 0 and size[0] == 0
-    side = -1 if body.m else 1
-    return Trade(kind, body.s, last, first, last - first + 1, ts, price, size, side, futures, void)
-
-
-def _plain_decimal(text: str) -> tuple[int, int]:
-    whole, _, fraction = text.partition(".")
-    fraction = fraction.rstrip("0")
-    digits = whole + fraction
-    if whole.isdigit() and digits.isdigit() and len(digits) <= 18:
-        return int(digits), len(fraction)
-    return decimal(text)
+    Values with more digits than the scales widen them.
+    """
+    read = walk_snapshot(body)
+    rows = BookRows("")
+    if isinstance(read, Reject):
+        return str(read)
+    return rows.depth() if rows.append(read, 0, Scales(price_scale, size_scale, True)) else "overflow"
 
 
 def _count(counts: dict[str, int], key: str) -> None:

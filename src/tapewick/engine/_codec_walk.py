@@ -11,44 +11,29 @@ import json
 import re
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from tapewick.decimals import split
+import msgspec
+
+from tapewick.engine._codec_book import BOOKS, Book, read_body, read_snapshot_body
+from tapewick.engine._codec_values import (
+    MAX_DEPTH,
+    MAX_SYMBOL,
+    MAX_UNKNOWN,
+    Number,
+    Other,
+    Reject,
+    decimal,
+    int64,
+    is_integer,
+    record_ids,
+    time_ns,
+)
 from tapewick.errors import BadDecimal
 
-__all__ = [
-    "MAX_FRAME",
-    "MAX_SYMBOL",
-    "TRADES",
-    "Other",
-    "Read",
-    "Reject",
-    "Trade",
-    "decimal",
-    "event_kind",
-    "record_ids",
-    "stream_kind",
-    "time_ns",
-    "walk",
-]
+__all__ = ["RAW", "TRADES", "Kept", "Read", "Trade", "event_kind", "stream_kind", "walk", "walk_snapshot"]
 
-MAX_FRAME = 1 << 20
-MAX_SYMBOL = 64  # bytes
-MAX_DEPTH = 64
-MAX_UNKNOWN = 32  # characters of an unknown type's name that are kept
 TRADES = ("trade", "aggTrade")
-
-_EARLIEST, _LATEST = 1_230_768_000_000, 4_102_444_800_000  # ms of 2009-01-01 and 2100-01-01
-
-
-class Other(str):
-    """The type of a frame that is no trade."""
-
-    __slots__ = ()
-
-
-class Reject(str):
-    """Why a frame was refused."""
-
-    __slots__ = ()
+RAW = frozenset({"kline", "24hrMiniTicker", "partialDepth", "snapshot"})
+"""Types kept as they came when order books are asked for."""
 
 
 class Trade(NamedTuple):
@@ -70,14 +55,22 @@ class Trade(NamedTuple):
     void: bool
 
 
-Read: TypeAlias = Trade | Other | Reject
+class Kept(NamedTuple):
+    """A frame kept raw: its type, its stream's name and the JSON of its data."""
+
+    kind: str
+    stream: str
+    body: bytes
 
 
-class _Number(str):
-    """A JSON number as its raw text."""
+Read: TypeAlias = Trade | Book | Kept | Other | Reject
 
-    __slots__ = ()
 
+class _Wrapped(msgspec.Struct):
+    data: msgspec.Raw
+
+
+_data = msgspec.json.Decoder(_Wrapped).decode
 
 _EVENTS = frozenset(
     {
@@ -124,67 +117,94 @@ def stream_kind(name: str) -> str:
     return _CHANNELS.get(channel, "")
 
 
-def time_ns(value: int) -> int:
-    """A time in ms, µs or ns, told by magnitude, as ns; 0 outside 2009-01-01 … 2100-01-01."""
-    if value < _EARLIEST:
-        return 0
-    if value < _LATEST:
-        return value * 1_000_000
-    if _EARLIEST <= value // 1_000 < _LATEST:
-        return value * 1_000
-    return value if _EARLIEST <= value // 1_000_000 < _LATEST else 0
+def walk(frame: bytes, books: bool = False) -> Read:
+    """Read a frame of any layout: a trade, the type of another frame, or why it was refused.
 
-
-def walk(frame: bytes) -> Read:
-    """Read a frame of any layout: a trade, the type of another frame, or why it was refused."""
-    try:
-        text = frame.decode()
-    except UnicodeDecodeError:
-        return Reject("bad_utf8")
-    try:
-        document = _parse(text)
-    except (ValueError, RecursionError):
-        return Reject("malformed_json")
+    With ``books``, frames of order books are read too and those of types in ``RAW`` kept.
+    """
+    document = _document(frame)
+    if isinstance(document, Reject):
+        return document
     if isinstance(document, dict) and "stream" in document and "data" in document:
         stream = document["stream"]
         if type(stream) is not str:
             return Reject("wrong_type")
         kind = stream_kind(stream)
-        if kind and kind not in TRADES:
+        if kind and not _wanted(kind, books):
             return Other(kind)
-        return _body(document["data"], kind, stream)
-    return _body(document, "", "")
+        return _Walk(frame, stream, books).body(document["data"], kind)
+    return _Walk(frame, "", books).body(document, "")
 
 
-def _body(body: Any, kind: str, stream: str) -> Read:
-    """A body whose type the stream did not settle (``kind`` empty), or that must be a trade."""
-    if not isinstance(body, dict):
-        if kind:
-            return Reject("wrong_type")
-        return _unknown(stream or ("array" if isinstance(body, list) else "scalar"))
-    if "e" in body:
-        tag = body["e"]
-        if type(tag) is not str:
-            return Reject("wrong_type")
-        named = event_kind(tag)
-        if not kind and named not in TRADES:
-            return Other(named) if named else _unknown(tag)
-        if kind and kind != named:
-            return Reject("wrong_type")
-        kind = named
-    elif not kind:
-        return _shape(body, stream)
-    return _trade(body, kind)
+def walk_snapshot(body: bytes) -> Book | Reject:
+    """A REST answer read as a depth snapshot."""
+    document = _document(body)
+    return document if isinstance(document, Reject) else read_snapshot_body(document)
 
 
-def _shape(body: dict[str, Any], stream: str) -> Other:
-    if all(key in body for key in "ubBaA"):
-        return Other("bookTicker")
-    if "lastUpdateId" in body:
-        return Other("snapshot")
-    if any(key in body for key in ("result", "id", "error", "code")):
-        return Other("control")
-    return _unknown(stream)
+def _document(frame: bytes) -> Any:
+    try:
+        text = frame.decode()
+    except UnicodeDecodeError:
+        return Reject("bad_utf8")
+    try:
+        return _parse(text)
+    except (ValueError, RecursionError):
+        return Reject("malformed_json")
+
+
+def _wanted(kind: str, books: bool) -> bool:
+    """Whether frames of a type are more than counted."""
+    return kind in TRADES or (books and (kind in BOOKS or kind in RAW))
+
+
+class _Walk(NamedTuple):
+    """One frame and what is asked of it; ``stream`` is "" for a raw stream's."""
+
+    frame: bytes
+    stream: str
+    books: bool
+
+    def body(self, body: Any, kind: str) -> Read:
+        """A body whose type the stream did not settle (``kind`` empty), or one to be read."""
+        if kind in RAW:
+            return self.settled(body, kind)
+        if not isinstance(body, dict):
+            if kind:
+                return Reject("wrong_type")
+            return _unknown(self.stream or ("array" if isinstance(body, list) else "scalar"))
+        if "e" in body:
+            tag = body["e"]
+            if type(tag) is not str:
+                return Reject("wrong_type")
+            named = event_kind(tag)
+            if not kind and not _wanted(named, self.books):
+                return Other(named) if named else _unknown(tag)
+            if kind and kind != named:
+                return Reject("wrong_type")
+            kind = named
+        elif not kind:
+            return self.shape(body)
+        return _trade(body, kind) if kind in TRADES else self.settled(body, kind)
+
+    def settled(self, body: Any, kind: str) -> Read:
+        """A body of a known type that is no trade."""
+        if not _wanted(kind, self.books):
+            return Other(kind)
+        if kind in BOOKS:
+            return read_body(body, kind)
+        raw = bytes(_data(self.frame).data) if self.stream else self.frame.strip(b" \t\r\n")
+        return Kept(kind, self.stream, raw)
+
+    def shape(self, body: dict[str, Any]) -> Read:
+        """A body without an event tag is known by its stream or its shape."""
+        if all(key in body for key in "ubBaA"):
+            return self.settled(body, "bookTicker")
+        if "lastUpdateId" in body:
+            return self.settled(body, "snapshot")
+        if any(key in body for key in ("result", "id", "error", "code")):
+            return Other("control")
+        return _unknown(self.stream)
 
 
 def _unknown(name: str) -> Other:
@@ -196,19 +216,19 @@ def _trade(body: dict[str, Any], kind: str) -> Trade | Reject:
     if any(key not in body for key in ("s", low_key, high_key, "T", "p", "q", "m")):
         return Reject("missing_field")
     symbol = body["s"]
-    whole = all(_is_integer(body[key]) for key in (low_key, high_key, "T"))
+    whole = all(is_integer(body[key]) for key in (low_key, high_key, "T"))
     if not whole or not isinstance(body["p"], str) or not isinstance(body["q"], str) or type(body["m"]) is not bool:
         return Reject("wrong_type")
     if type(symbol) is not str or not 0 < len(symbol.encode()) <= MAX_SYMBOL:
         return Reject("wrong_type")
-    first, last = _int64(body[low_key]), _int64(body[high_key])
+    first, last = int64(body[low_key]), int64(body[high_key])
     if first is None or last is None or not record_ids(first, last):
         return Reject("overflow")
     try:
         price, size = decimal(body["p"]), decimal(body["q"])
     except BadDecimal:
         return Reject("bad_number")
-    ts = time_ns(_int64(body["T"]) or 0)
+    ts = time_ns(int64(body["T"]) or 0)
     if not ts:
         return Reject("bad_time")
     absent = "X" in body and (body["X"] is None or (type(body["X"]) is str and body["X"] in ("", "NA")))
@@ -227,40 +247,17 @@ def _trade(body: dict[str, Any], kind: str) -> Trade | Reject:
     )
 
 
-def _is_integer(value: Any) -> bool:
-    return type(value) is _Number and not any(mark in value for mark in ".eE")
-
-
-def _int64(digits: str) -> int | None:
-    if len(digits) > 20:  # JSON has no leading zeros
-        return None
-    value = int(digits)
-    return value if -(2**63) <= value < 2**63 else None
-
-
-def record_ids(first: int, last: int) -> bool:
-    """Whether a record's lowest and highest id fit 64 bits and their count 32."""
-    return -(2**63) <= first < 2**63 and -(2**63) <= last < 2**63 and -(2**31) <= last - first + 1 < 2**31
-
-
-def decimal(text: str) -> tuple[int, int]:
-    """Mantissa and scale of decimal text. Raises ``BadDecimal``."""
-    if text.endswith("\n"):
-        raise BadDecimal(f"{text[:40]!r} is not a decimal number")
-    return split(text)
-
-
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_decoder = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_no_constant)
+_decoder = json.JSONDecoder(parse_float=Number, parse_int=Number, parse_constant=_no_constant)
 _STRUCTURE = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
 
 def _parse(text: str) -> Any:
-    """The document, numbers as ``_Number``. Raises ``ValueError`` for anything but strict JSON."""
+    """The document, numbers as ``Number``. Raises ``ValueError`` for anything but strict JSON."""
     if text.count("[") + text.count("{") > MAX_DEPTH and not _shallow(text):
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     if "\\u" in text and not _pairs_surrogates(text):

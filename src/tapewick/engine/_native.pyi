@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+from tapewick.engine._book_reference import Followed
+from tapewick.engine._depth import DepthGroup as _Depth
+from tapewick.engine._depth import QuoteGroup as _Quotes
+from tapewick.engine._depth import Rest as _Rest
 from tapewick.engine._reference import Ingested, Taken
 from tapewick.model import I8, I32, I64, Candles, TradeBatch
 
@@ -56,6 +60,21 @@ class TapeCore:
 def bucket(tf: int, t: int) -> tuple[int, int]:
     """Open and end (ns) of the bucket of timeframe index ``tf`` that holds time ``t`` (ns)."""
 
+# book
+class Levels:
+    """The price levels of one book; see ``tapewick.engine._book_reference.Levels``."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def put(self, bid_price: I64, bid_size: I64, ask_price: I64, ask_size: I64) -> None: ...
+    def load(self, bid_price: I64, bid_size: I64, ask_price: I64, ask_size: I64) -> None: ...
+    def clear(self) -> None: ...
+    def best(self) -> tuple[int, int, int, int] | None: ...
+    def crossed(self) -> bool: ...
+    def levels(self, n: int = 0) -> tuple[I64, I64, I64, I64]: ...
+    def rescale(self, price_factor: int, size_factor: int) -> bool: ...
+    def follow(self, group: _Depth, start: int, id: int, fresh: bool, futures: bool, ts: int) -> Followed: ...
+
 # codec
 class Group:
     """One symbol's trades of one kind, as columns in order of arrival.
@@ -96,15 +115,29 @@ class Group:
     def voids(self) -> I64: ...
     def __len__(self) -> int: ...
 
-class Decoded:
-    """What a block of frames held.
+class DepthGroup(_Depth):
+    """One symbol's depth frames; see ``tapewick.engine._depth.DepthGroup``. Columns are views of its memory."""
 
-    ``others`` counts frames that are no trades by type, ``rejects`` refused frames by reason;
-    ``last_recv`` is the receive time of the last frame, 0 if none.
-    """
+class QuoteGroup(_Quotes):
+    """One symbol's best bids and asks; see ``tapewick.engine._depth.QuoteGroup``."""
+
+class Rest(_Rest):
+    """A frame kept as it came; see ``tapewick.engine._depth.Rest``."""
+
+def read_snapshot(body: bytes, price_scale: int, size_scale: int) -> DepthGroup | str:
+    """A depth snapshot; see ``tapewick.engine._codec.read_snapshot``."""
+
+class Decoded:
+    """What a block of frames held; see ``tapewick.engine._codec.Decoded``."""
 
     @property
     def groups(self) -> list[Group]: ...
+    @property
+    def depth(self) -> list[DepthGroup]: ...
+    @property
+    def quotes(self) -> list[QuoteGroup]: ...
+    @property
+    def rest(self) -> list[Rest]: ...
     @property
     def others(self) -> dict[str, int]: ...
     @property
@@ -118,7 +151,7 @@ class Decoder:
     Safe to call from several threads; ``lines`` scans without the GIL.
     """
 
-    def __init__(self, price_scale: int = 8, size_scale: int = 8) -> None: ...
+    def __init__(self, price_scale: int = 8, size_scale: int = 8, books: bool = False) -> None: ...
     def set_scale(self, symbol: str, price_scale: int, size_scale: int) -> None: ...
     def frames(self, frames: Sequence[bytes], recv: I64 | int) -> Decoded: ...
     def lines(self, block: bytes) -> Decoded: ...

@@ -16,12 +16,12 @@ import numpy as np
 
 from tapewick.decimals import INT64_MAX
 from tapewick.engine import REJECTS, TapeCore
+from tapewick.engine._gaps import Gaps
 from tapewick.model import (
     I64,
     NO_TIME,
     CandleBatch,
     Candles,
-    Gap,
     Head,
     Instrument,
     Reason,
@@ -42,7 +42,7 @@ TOLERANCE = 5 * SECOND  # how far a trade may lie ahead of its source's clock
 class Tape:
     """One instrument's tape in memory; a copy of the store's until a commit succeeds."""
 
-    def __init__(self, state: TapeState, *, lateness: int, grace: int, keep: int) -> None:
+    def __init__(self, state: TapeState, *, lateness: int, grace: int, keep: int, attempts: int) -> None:
         self.instrument = state.instrument
         self.number, self.epoch, self.owner = state.number, state.epoch, state.owner
         contiguous = state.instrument.id_kind == "contiguous"
@@ -50,7 +50,7 @@ class Tape:
         self._core.restore(state.seq, state.pos, state.watermark, state.ranges, state.rows, state.newest)
         self.committed = self.head
         """The head as the store has it: what clients may be told of positions."""
-        self._gaps = {(gap.left_id, gap.right_id): gap for gap in state.gaps if gap.state != "closed"}
+        self.gaps = Gaps(self.instrument.id, state.gaps, state.ranges.tolist(), attempts)
         self._cause = "restart" if len(state.ranges) else "stream"
         self._cut = -1  # seq of the last trade before the connection was lost
         self._batches: list[TradeBatch] = []
@@ -74,19 +74,33 @@ class Tape:
     @property
     def pending(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self._core.pending)
+        return bool(self._core.pending or self.gaps.pending)
 
     @property
     def open_gaps(self) -> int:
         """How many holes the tape has now."""
-        return len(self._gaps)
+        return len(self.gaps)
+
+    @property
+    def ranges(self) -> I64:
+        """The coverage ledger, uncommitted work included: shape (n, 4) from_id, to_id, from_ts, to_ts."""
+        return self._core.ranges()
 
     def wanted(self) -> Wanted | None:
-        """The id ranges to ask the venue for, oldest first; None when nothing is missing."""
-        if not self._gaps:
-            return None
-        holes = tuple((left + 1, right - 1) for left, right in sorted(self._gaps))
-        return Wanted(instrument=self.instrument.id, ranges=holes)
+        """The id ranges to ask the venue for, oldest first; None when nothing is missing that may be had."""
+        return self.gaps.wanted()
+
+    def ask(self, wanted: Wanted) -> None:
+        """Ask for these ranges, of which only what is missing is wanted; without any, again for all that is missing.
+
+        What had been given up there gets new attempts.
+        """
+        ranges = self._core.ranges().tolist()
+        if not wanted.ranges:
+            self.gaps.retry()
+        times = wanted.since or (NO_TIME,) * len(wanted.ranges)
+        for (low, high), since in zip(wanted.ranges, times, strict=True):
+            self.gaps.ask(low, high, since, ranges)
 
     def disconnected(self) -> None:
         """The source lost its connection: a hole found next is its doing."""
@@ -185,7 +199,8 @@ class Tape:
         """Everything changed since the last ``take``, as one commit."""
         expected = self._core.pos
         taken = self._core.take()
-        gaps = self._update_gaps() if taken.holes_changed else ()
+        if taken.holes_changed or self.gaps.reaching:
+            self.gaps.update(self._core.ranges().tolist(), self._cause)
         batches, self._batches = self._batches, []
         if batches and self._core.seq > self._cut:
             self._cause = "stream"
@@ -201,36 +216,8 @@ class Tape:
             rows=taken.rows,
             ranges_put=taken.ranges_put,
             ranges_gone=taken.ranges_gone,
-            gaps=gaps,
+            gaps=self.gaps.take(),
         )
-
-    def _update_gaps(self) -> tuple[Gap, ...]:
-        """Compare the ledger's holes with the known gaps; the gaps that opened or closed."""
-        ranges = self._core.ranges().tolist()
-        holes = {
-            (low[1], high[0]): (low[3], high[2])
-            for low, high in zip(ranges, ranges[1:], strict=False)
-        }  # fmt: skip
-        closed = [_closed(gap) for key, gap in self._gaps.items() if key not in holes]
-        opened = []
-        for (left, right), (left_ts, right_ts) in holes.items():
-            if (left, right) in self._gaps:
-                continue
-            parent = next((g for g in closed if g.left_id <= left and right <= g.right_id), None)
-            gap = Gap(
-                instrument=self.instrument.id,
-                left_id=left,
-                right_id=right,
-                left_ts=left_ts,
-                right_ts=right_ts,
-                reason=parent.reason if parent else self._cause,
-                attempts=parent.attempts if parent else 0,
-            )
-            self._gaps[left, right] = gap
-            opened.append(gap)
-        for gap in closed:
-            del self._gaps[gap.left_id, gap.right_id]
-        return (*closed, *opened)
 
     def live(self) -> CandleBatch | None:
         """The open candles of all timeframes as of now: the provisional lane.
@@ -278,29 +265,22 @@ def _join(batches: list[TradeBatch]) -> TradeBatch:
     return replace(batches[0], clock=batches[-1].clock, **columns)
 
 
-def _closed(gap: Gap) -> Gap:
-    """The gap, closed."""
-    return Gap(
-        instrument=gap.instrument,
-        left_id=gap.left_id,
-        right_id=gap.right_id,
-        left_ts=gap.left_ts,
-        right_ts=gap.right_ts,
-        reason=gap.reason,
-        state="closed",
-        attempts=gap.attempts,
-    )
-
-
 class Engine:
     """All tapes of one engine process.
 
     Times in ns: ``lateness`` how far watermarks stay behind, ``grace`` from a candle's end to
-    final, ``keep`` how long settled candles stay in memory.
+    final, ``keep`` how long settled candles stay in memory. A gap is given up after ``attempts`` failures in a row.
     """
 
-    def __init__(self, *, lateness: int = 2 * SECOND, grace: int = 60 * SECOND, keep: int = 600 * SECOND) -> None:
-        self._lateness, self._grace, self._keep = lateness, grace, keep
+    def __init__(
+        self,
+        *,
+        lateness: int = 2 * SECOND,
+        grace: int = 60 * SECOND,
+        keep: int = 600 * SECOND,
+        attempts: int = 30,
+    ) -> None:
+        self._lateness, self._grace, self._keep, self._attempts = lateness, grace, keep, attempts
         self.tapes: dict[str, Tape] = {}
         self.rejects: Counter[str] = Counter()
         self.pending_bytes = 0
@@ -310,9 +290,13 @@ class Engine:
         """Own these tapes from what the store holds."""
         for state in states:
             self.tapes[state.instrument.id] = Tape(
-                state, lateness=self._lateness, grace=self._grace, keep=self._keep
-            )  # fmt: skip
+                state, lateness=self._lateness, grace=self._grace, keep=self._keep, attempts=self._attempts
+            )
             self._touched.add(state.instrument.id)
+
+    def touch(self, instrument: str) -> None:
+        """Have the next ``take`` look at this tape: something was changed beside its trades."""
+        self._touched.add(instrument)
 
     def ingest(self, batch: TradeBatch, now: int) -> int:
         """Take in a batch; returns the number of new trades. ``now`` (ns) is the wall clock.

@@ -30,8 +30,16 @@ Machine-readable: <a href="/schema/openapi.json">/schema/openapi.json</a>.</p>
 <pre>&rarr; {"op":"subscribe","id":1,"channels":[{"ch":"candle@binance:BTCUSDT@1m","snapshot":100},
                                        {"ch":"trade@binance:BTCUSDT","since":"EPOCH:48211"}]}
 &larr; welcome, subscribed, snapshot, event (durable, with pos), update (the open candle, provisional),
-  gap, notice, pong, unsubscribed, error
+  gap, skip, notice, pong, unsubscribed, error
 &rarr; {"op":"unsubscribe","channels":[{"ch":"trade@binance:BTCUSDT"}]}   {"op":"ping"}   {"op":"list"}</pre>
+<table><tr><th>channel</th><th>options</th><th>sends</th></tr>
+<tr><td><code>trade@ID</code></td><td>snapshot, since, backfill (all | skip)</td><td>snapshot, event, skip</td></tr>
+<tr><td><code>candle@ID@TF</code></td><td>snapshot, since</td><td>snapshot, event, update</td></tr>
+<tr><td><code>book@ID</code></td><td>levels (5 10 20 50 100 500)</td><td>snapshot, update (delta, state)</td></tr>
+<tr><td><code>book_top@ID</code></td><td>levels</td><td>snapshot, update: the whole best levels</td></tr>
+<tr><td><code>bbo@ID</code></td><td></td><td>snapshot, update: best bid and ask</td></tr>
+<tr><td><code>health</code>, <code>health@ID</code></td><td></td><td>snapshot, event of kind stream_health, gap_opened,
+gap_closed or book_state</td></tr></table>
 """
 
 

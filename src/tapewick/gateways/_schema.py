@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["CandlesAnswer", "CoverageAnswer", "InstrumentsAnswer", "Ticker", "TradesAnswer"]
+__all__ = ["BookAnswer", "CandlesAnswer", "CoverageAnswer", "InstrumentsAnswer", "Ticker", "TradesAnswer"]
 
 Time: TypeAlias = int | str
 Id: TypeAlias = int | str
@@ -108,6 +108,22 @@ class Ticker(msgspec.Struct):
     ts: int | None
     position: str
     data_age_ms: int | None
+
+
+class BookAnswer(msgspec.Struct):
+    """``state`` is ``live`` or why it is not; only a live book is current. Levels are ``[price, size]``, best first."""
+
+    instrument: str
+    state: Literal["live", "stale", "syncing", "stored"]
+    source_run: str
+    seq: int
+    first_update_id: int
+    last_update_id: int
+    ts_event: int | None
+    data_age_ms: int | None
+    bids: list[tuple[str, str]]
+    asks: list[tuple[str, str]]
+    detail: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class GapRow(msgspec.Struct):

@@ -23,11 +23,14 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from picows import WSUpgradeRequest
 
 from tapewick import __version__, metrics
 from tapewick.errors import ConfigError
-from tapewick.gateways import _docs, _problem, rest, static, stream
-from tapewick.gateways._bridge import Bridge, HttpProtocol
+from tapewick.gateways import _docs, _problem, _repair, rest, static, stream
+from tapewick.gateways._bridge import Answer as Upgrade
+from tapewick.gateways._bridge import Bridge, Door, HttpProtocol
+from tapewick.gateways.binance import BinanceGateway, Options
 from tapewick.hub import Hub
 from tapewick.market import Market
 from tapewick.outbox import Limits, Outbox
@@ -70,7 +73,9 @@ class HttpGateway:
 
     ``port`` 0 lets the system choose: ``url`` tells. ``readiness`` returns why the process is not
     ready, None while it is. ``allowed_origins``: other web origins that may call the API. ``drain``:
-    seconds clients have to take what is queued when the gateway stops. Raises ``ConfigError``.
+    seconds clients have to take what is queued when the gateway stops. ``binance``: what Binance clients
+    are served. ``tls_cert``, ``tls_key``: PEM files; with them the port speaks TLS only.
+    Raises ``ConfigError``.
     """
 
     def __init__(
@@ -85,11 +90,17 @@ class HttpGateway:
         limits: Limits | None = None,
         drain: float = 5.0,
         webapp: Path = static.WEBAPP,
+        binance: Options | None = None,
+        tls_cert: str = "",
+        tls_key: str = "",
     ) -> None:
         self._market, self._host, self._port, self._title = market, host, port, title
         self._origins, self._readiness, self._drain = tuple(allowed_origins), readiness, drain
         self._hub = Hub(market, limits or Limits())
         self._webapp = webapp
+        self._tls = tls_cert, tls_key
+        wanted = binance or Options()
+        self.binance = BinanceGateway(market, self._hub, wanted, self._origins) if wanted.enabled else None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.url = ""
@@ -103,12 +114,12 @@ class HttpGateway:
         listener = _listener(self._host, self._port)
         port = listener.getsockname()[1]
         shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
-        self.url = f"http://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}"
-        door = stream.door(self._market, self._hub, self._origins)
+        scheme = "https" if any(self._tls) else "http"
+        self.url = f"{scheme}://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}"
         config = uvicorn.Config(
             self._application(),
             http=HttpProtocol,
-            ws=partial(Bridge, door, self._hub.limits.frame_bytes, self._drain),  # type: ignore[arg-type]
+            ws=partial(Bridge, self._door(), self._hub.limits.frame_bytes, self._drain),  # type: ignore[arg-type]
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -117,6 +128,11 @@ class HttpGateway:
             headers=SECURITY,
             timeout_graceful_shutdown=max(1, round(self._drain)),
         )
+        try:
+            _load_tls(config, *self._tls)
+        except BaseException:
+            listener.close()
+            raise
         server = self._server = _Server(config)
         self._serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         listening = asyncio.create_task(server.listening.wait())
@@ -126,6 +142,8 @@ class HttpGateway:
             listening.cancel()
         if self._serving.done():
             self._serving.result()
+        if self.binance is not None:
+            self.binance.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -136,10 +154,28 @@ class HttpGateway:
         for connection in list(self._server.server_state.connections):
             if isinstance(connection, HttpProtocol):
                 connection.transport.abort()
+        if self.binance is not None:
+            await self.binance.stop()
+
+    def _door(self) -> Door:
+        """Who may upgrade: to the native protocol, or to Binance's at its paths."""
+        native, binance = stream.door(self._market, self._hub, self._origins), self.binance
+
+        def answer(request: WSUpgradeRequest) -> Upgrade:
+            path = request.path.decode("latin-1").partition("?")[0]
+            return binance.door(request) if binance is not None and binance.owns(path) else native(request)
+
+        return answer
 
     def _application(self) -> Litestar:
         app = Litestar(
-            [rest.router(), *self._own_routes(), *static.handlers(self._webapp)],
+            [
+                rest.router(),
+                _repair.router(),
+                *self._own_routes(),
+                *([] if self.binance is None else self.binance.routes()),
+                *static.handlers(self._webapp),
+            ],
             exception_handlers=_problem.HANDLERS,
             openapi_config=OpenAPIConfig(
                 title=self._title, version=__version__, path="/schema", render_plugins=[JsonRenderPlugin()]
@@ -184,6 +220,19 @@ def _cors(origins: Collection[str]) -> CORSConfig | None:
     if not origins:
         return None
     return CORSConfig(allow_origins=list(origins), allow_methods=["GET"], allow_credentials=False)
+
+
+def _load_tls(config: uvicorn.Config, cert: str, key: str) -> None:
+    """Have the server speak TLS with a certificate. Raises ``ConfigError`` when it cannot be used."""
+    if not cert and not key:
+        return
+    if not cert or not key:
+        raise ConfigError("TLS needs both a certificate and its key: set server.tls_cert and server.tls_key")
+    config.ssl_certfile, config.ssl_keyfile = cert, key
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"cannot use server.tls_cert {cert} with server.tls_key {key}: {error}") from None
 
 
 def _listener(host: str, port: int) -> socket.socket:

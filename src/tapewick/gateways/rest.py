@@ -1,4 +1,4 @@
-"""REST under ``/v1``: instruments, trades, candles, ticker, coverage.
+"""REST under ``/v1``: instruments, trades, candles, ticker, coverage, books.
 
 Rows come from the encoder as bytes and are spliced into the answer; no Python object is made
 per row. Every answer carries its position; a range answer also its age and completeness.
@@ -16,13 +16,22 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
 from tapewick import metrics
+from tapewick.book_frames import book_json
 from tapewick.channel import parse_position
 from tapewick.decimals import format_mantissa
 from tapewick.engine import indicators as derived
 from tapewick.errors import BadRequest, NotFound
 from tapewick.gateways import _query
 from tapewick.gateways._problem import MEDIA_TYPE, Problem
-from tapewick.gateways._schema import CandlesAnswer, CoverageAnswer, InstrumentsAnswer, Ticker, TradesAnswer
+from tapewick.gateways._schema import (
+    BookAnswer,
+    CandlesAnswer,
+    CoverageAnswer,
+    InstrumentsAnswer,
+    Ticker,
+    TradesAnswer,
+)
+from tapewick.ladder import Levels
 from tapewick.market import FAR, CandleAnswer, Market, Window
 from tapewick.model import Candles, Head, State, position
 from tapewick.timeframe import Timeframe, bucket_end
@@ -267,7 +276,31 @@ async def coverage(request: AnyRequest, id: FromPath[str], start: Start = None, 
     return answer(msgspec.json.encode(body))
 
 
+@get("/book/{id:path}", summary="Order book of one instrument", responses=_documented(BookAnswer))
+async def book(
+    request: AnyRequest,
+    id: FromPath[str],
+    levels: Annotated[int, QueryParameter(ge=1, le=5000, description="Most levels of each side.")] = 100,
+    at: Annotated[str | None, QueryParameter(description="The stored book at or before: ms or ISO 8601.")] = None,
+) -> Response[bytes]:
+    """Only a book whose ``state`` is ``live`` is current. A ``stale`` one shows the levels of ``last_update_id``, and
+    ``detail`` says why it stopped there. With ``at`` a stored book, its state ``stored``. Levels deeper than the
+    venue's own snapshot are unknown until they change."""
+    market, id, time = _market(request), id.removeprefix("/"), _query.time_ns(at, "at")
+    if time is not None:
+        stored = await market.stored_book(id, time)
+        sides = Levels(stored.bid_price, stored.bid_size, stored.ask_price, stored.ask_size).top(levels)
+        return answer(book_json(stored, sides, "stored", data_age_ms=_age(market, stored.ts_event or stored.ts_recv)))
+    view = await market.book(id)
+    return answer(book_json(view, view.levels(levels), data_age_ms=_age(market, view.time)))
+
+
+def _age(market: Market, time: int) -> int | None:
+    """Milliseconds from ``time`` to now; None where there is no time."""
+    return max(0, market.now() - time) // MS if time else None
+
+
 def router() -> Router:
     """The routes; they find the market in ``app.state.market``."""
-    handlers = [instruments, trades, candles, ticker, coverage]
+    handlers = [instruments, trades, candles, ticker, coverage, book]
     return Router("/v1", route_handlers=handlers, before_request=_only_known, tags=["market data"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, WSUpgradeResponse
@@ -30,6 +30,7 @@ SUBPROTOCOL = "tapewick.v1.json"
 LINGER = 2.0  # seconds a closed peer has to answer before it is cut
 MAX_SNAPSHOT = 1000
 DEFAULT_SNAPSHOT = {"trade": 100, "candle": 2}
+DEFAULT_LEVELS = {"book": 20, "book_top": 20}
 
 Id = int | Annotated[str, msgspec.Meta(max_length=64)] | None
 
@@ -42,6 +43,8 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     ch: Annotated[str, msgspec.Meta(max_length=128)]
     snapshot: Annotated[int, msgspec.Meta(ge=0, le=MAX_SNAPSHOT)] | None = None
     since: str | int | SinceTime | None = None
+    backfill: Literal["all", "skip"] | None = None
+    levels: Literal[5, 10, 20, 50, 100, 500] | None = None
 
 
 class Subscribe(msgspec.Struct, tag_field="op", tag="subscribe", forbid_unknown_fields=True):
@@ -289,24 +292,34 @@ def _canonical(name: str) -> str:
 
 
 def _request(wanted: Wanted) -> Request:
+    """The wish, with the defaults of its kind. Raises ``BadRequest`` for an option its kind does not have."""
     channel = Channel.parse(wanted.ch)
+    takes = {"snapshot", "since"} if channel.durable else set()
+    takes |= {"backfill"} if channel.kind == "trade" else set()
+    takes |= {"levels"} if channel.kind in DEFAULT_LEVELS else set()
+    for name in ("snapshot", "since", "backfill", "levels"):
+        if getattr(wanted, name) is not None and name not in takes:
+            options = ", ".join(sorted(takes)) or "none"
+            raise BadRequest(f"{channel.kind} channels have no option {name}; theirs: {options}", field=name)
+    if not channel.durable:
+        return Request(channel, levels=wanted.levels or DEFAULT_LEVELS.get(channel.kind, 0))
     snapshot = DEFAULT_SNAPSHOT[channel.kind] if wanted.snapshot is None else wanted.snapshot
-    since = wanted.since
+    since, skip = wanted.since, wanted.backfill == "skip"
     if isinstance(since, SinceTime):
-        return Request(channel, MAX_SNAPSHOT, start=since.ts * 1_000_000)
+        return Request(channel, MAX_SNAPSHOT, start=since.ts * 1_000_000, skip=skip)
     if isinstance(since, int):
         if not 0 <= since < 2**63:
             raise BadRequest("since must be a position: epoch:offset, or an offset", field="since")
-        return Request(channel, snapshot, Since(None, since))
-    return Request(channel, snapshot, None if since is None else parse_position(since))
+        return Request(channel, snapshot, Since(None, since), skip=skip)
+    return Request(channel, snapshot, None if since is None else parse_position(since), skip=skip)
 
 
 def _told(admitted: Admitted) -> dict[str, object]:
-    told: dict[str, object] = {
-        "ch": admitted.request.channel.name,
-        "pos": admitted.pos,
-        "recovered": admitted.recovered,
-    }
+    channel = admitted.request.channel
+    if not channel.durable:
+        levels = {"levels": admitted.request.levels} if admitted.request.levels else {}
+        return {"ch": channel.name, "recovered": False, **levels}
+    told: dict[str, object] = {"ch": channel.name, "pos": admitted.pos, "recovered": admitted.recovered}
     return told if admitted.replayed is None else {**told, "replayed": admitted.replayed}
 
 

@@ -23,6 +23,10 @@ class Backoff:
         self._rng = rng
         self.failures = 0
 
+    def twin(self) -> Backoff:
+        """Another one of the same kind, without failures."""
+        return Backoff(base=self._base, cap=self._cap, rng=self._rng)
+
     def reset(self) -> None:
         """The last try went well."""
         self.failures = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self, TypeVar
 
 import httpx2
@@ -45,14 +45,24 @@ class JsonClient:
         """Close all connections."""
         await self._client.aclose()
 
-    async def get(self, path: str, type: type[T], params: Mapping[str, str | int] | None = None) -> T:
+    async def get(
+        self,
+        path: str,
+        type: type[T],
+        params: Mapping[str, str | int] | None = None,
+        *,
+        on_answer: Callable[[int, Mapping[str, str]], None] | None = None,
+    ) -> T:
         """The answer to ``GET path?params`` decoded as ``type``.
 
+        ``on_answer`` is given status and headers (names in any case) of every answer, also of a refusal.
         Raises ``Disconnected`` when there is no answer, ``VenueRefused`` for an error status (and,
         as 502, for a body that is cut off, too large or no JSON), ``BadPayload`` for JSON of another shape.
         """
         try:
             async with self._client.stream("GET", path, params=params) as answer:
+                if on_answer is not None:
+                    on_answer(answer.status_code, answer.headers)
                 body = await self._read(answer)
         except httpx2.DecodingError as error:
             raise self._unreadable(path, f"a damaged body ({error})") from error

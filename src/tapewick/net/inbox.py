@@ -1,7 +1,7 @@
 """Where socket readers leave frames and one consumer takes them: bounded in bytes, never waiting.
 
 The unit is a wake-up: the frames one loop turn read from one socket. A lone frame is handed
-over at once; when the consumer lags, wake-ups of one feed are joined up to ``max_frames``.
+over at once; when the consumer lags, wake-ups of one connection are joined up to ``max_frames``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ FRAME_OVERHEAD = 48  # a bytes object and its slot in a list
 
 
 class Wakeup(NamedTuple):
-    """Raw ``frames`` of one feed and when they came: one UTC ns for all, or one per frame."""
+    """Raw ``frames`` of one feed and when they came: one UTC ns for all, or one per frame.
+
+    ``link`` numbers the connection they came over, rising within the feed.
+    """
 
     feed: Any
     frames: list[bytes]
     recv: int | I64
     size: int
+    link: int = 0
 
 
 class Inbox(Generic[C]):
@@ -90,7 +94,9 @@ class Inbox(Generic[C]):
         count = len(first.frames)
         while self._items:
             following = self._items[0]
-            if not isinstance(following, Wakeup) or following.feed is not first.feed:
+            if not isinstance(following, Wakeup):
+                break
+            if following.feed is not first.feed or following.link != first.link:
                 break
             count += len(following.frames)
             if count > self._max_frames:
@@ -103,4 +109,4 @@ class Inbox(Generic[C]):
             return first
         times = np.array([part.recv for part in parts], np.int64)
         recv = np.repeat(times, [len(part.frames) for part in parts])
-        return Wakeup(first.feed, [frame for part in parts for frame in part.frames], recv, size)
+        return Wakeup(first.feed, [frame for part in parts for frame in part.frames], recv, size, first.link)

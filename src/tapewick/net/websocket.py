@@ -1,4 +1,4 @@
-"""One WebSocket feed that survives: it reconnects, answers pings, notices silence and renews itself.
+"""One WebSocket feed that survives: it reconnects, notices silence, renews itself and changes its streams.
 
 A ``Feed`` runs until cancelled. It puts wake-ups of raw frames and its own changes of state
 into an ``Inbox``, in the order they happened, and never waits for whoever reads them.
@@ -7,153 +7,66 @@ into an ``Inbox``, in the order they happened, and never waits for whoever reads
 from __future__ import annotations
 
 import asyncio
-import logging
+import itertools
 import random
-import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
-
-from picows import WSError, WSFrame, WSInvalidStatusError, WSListener, WSMsgType, WSTransport, ws_connect
-from python_socks import ProxyError
+from typing import Any, Literal, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 from tapewick.clock import Clock, RealClock
-from tapewick.errors import Disconnected, SourceError, VenueRefused
-from tapewick.net.address import proxy_for, shown
-from tapewick.net.backoff import Backoff, limiter_for
-from tapewick.net.http import waiting_time
-from tapewick.net.inbox import FRAME_OVERHEAD, Inbox, Wakeup
+from tapewick.errors import ConfigError, SourceError, VenueRefused
+from tapewick.net.address import shown
+from tapewick.net.backoff import Backoff
+from tapewick.net.control import STREAMS_PER_MESSAGE, Control
+from tapewick.net.inbox import Inbox, Wakeup
+from tapewick.net.link import Link, connect
 
-__all__ = ["Feed", "LinkChange"]
+__all__ = ["Feed", "LinkChange", "LinkEnded", "StreamsRefused"]
 
-FRAME_CAP = 1 << 20
 STABLE = 30.0  # a connection that lived so long starts the back-off anew
-SENDS_PER_SECOND = 3  # the venue closes at 5 incoming messages per second, pongs included
+MAX_STREAMS = 1024  # the venue's limit per connection
 
-# Every failure reaches the consumer as a LinkChange; the library's own log lines would repeat it.
-_quiet = logging.getLogger("tapewick.picows")
-_quiet.setLevel(logging.CRITICAL + 1)
+FeedState: TypeAlias = Literal["connected", "disconnected", "refused"]
 
 
 class LinkChange(NamedTuple):
     """A feed's connection came or went; ``status`` is the HTTP status of a refusal, else 0."""
 
     feed: Feed
-    state: Literal["connected", "disconnected", "refused"]
+    state: FeedState
     detail: str
     status: int
     ts: int
 
 
-class _Link(WSListener):
-    """One connection, from its upgrade to its end; hands what it hears to the feed."""
+class LinkEnded(NamedTuple):
+    """Connection number ``link`` delivers no more; its frames are all in front of this."""
 
-    def __init__(self, feed: Feed, *, successor: bool) -> None:
-        self._feed = feed
-        self._successor = successor
-        self._loop = asyncio.get_running_loop()
-        self._frames: list[bytes] = []
-        self._size = 0
-        self._recv = 0
-        self._parts: list[bytes] = []
-        self.transport: WSTransport | None = None
-        self.abandoned = False
-        self.greeting: asyncio.Task[None] | None = None
-        self.heard = self._loop.time()
-        self.closed = asyncio.Event()
-        self.spoke = asyncio.Event()
-        self.cause = "closed by the venue"
+    feed: Feed
+    link: int
+    ts: int
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self.transport = transport
-        if self.abandoned:  # who waited for the handshake was cancelled meanwhile
-            transport.disconnect(graceful=False)
-        elif not self._successor:
-            self._feed.report("connected", self._feed.host)  # ahead of the first frame, which may be here already
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self.heard = self._loop.time()
-        kind = frame.msg_type
-        if frame.payload_size > FRAME_CAP:
-            self._oversize()
-        elif frame.fin and (kind == WSMsgType.TEXT or kind == WSMsgType.BINARY):
-            self._take(frame.get_payload_as_bytes())
-        elif kind == WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
-        elif kind == WSMsgType.CLOSE:
-            if not self.abandoned:  # else the venue only answers an end that was ours
-                self.cause = f"closed by the venue with code {frame.get_close_code():d}"
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-        elif kind != WSMsgType.PONG:
-            self._fragment(frame)
-        if frame.last_in_buffer and self._frames:
-            self._flush()
+class StreamsRefused(NamedTuple):
+    """The venue refused, or did not acknowledge, the subscription of ``streams``; the connection goes on."""
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        if self._frames:
-            self._flush()
-        if self.greeting is not None:
-            self.greeting.cancel()
-        self.closed.set()
-
-    def close(self, *, at_once: bool = False) -> None:
-        """End the connection: with a close frame, or without waiting for the peer."""
-        self.abandoned = True
-        if self.transport is not None and not self.transport.is_disconnected:
-            if not at_once:
-                self.transport.send_close()
-            self.transport.disconnect(graceful=not at_once)
-
-    async def finish(self) -> str:
-        """Wait for the end; what brought it about."""
-        await self.closed.wait()
-        if self.transport is not None:
-            try:
-                await self.transport.wait_disconnected()
-            except WSError as error:
-                if "max allowed size" in str(error):
-                    self._oversize()
-                else:
-                    self.cause = f"protocol error: {error}"
-            except OSError as error:
-                self.cause = str(error)
-        return self.cause
-
-    def _take(self, payload: bytes) -> None:
-        if not self._frames:
-            self._recv = self._feed.clock.now()
-        self._frames.append(payload)
-        self._size += len(payload) + FRAME_OVERHEAD
-
-    def _fragment(self, frame: WSFrame) -> None:
-        self._parts.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._parts)) > FRAME_CAP:
-            self._oversize()
-        elif frame.fin:
-            self._take(b"".join(self._parts))
-            self._parts.clear()
-
-    def _oversize(self) -> None:
-        self._parts.clear()
-        if not self.cause.startswith("a frame"):
-            self.cause = f"a frame larger than {FRAME_CAP} bytes"
-            self._feed.oversize += 1
-        self.close(at_once=True)
-
-    def _flush(self) -> None:
-        self._feed.inbox.offer(Wakeup(self._feed, self._frames, self._recv, self._size))
-        self._frames, self._size = [], 0
-        self.spoke.set()
+    feed: Feed
+    streams: tuple[str, ...]
+    detail: str
+    ts: int
 
 
 class Feed:
     """A connection to the first of ``urls`` that works, kept up until ``run`` is cancelled.
 
-    ``greeting``: messages sent after each connect, paced. ``idle``: seconds without any frame
-    or ping after which the peer counts as dead. ``lifetime``: seconds after which, and on
-    ``renew()``, a second connection is opened, overlaps, and replaces the first.
+    ``streams``: what it carries, as of now; ``subscribe`` and its siblings change it at run time. The first hundred
+    are named in the URL as ``streams=a/b``, others by control messages. ``greeting``: messages sent after each connect.
+    ``tap`` is given every ``Wakeup`` before it is queued, also one the inbox then drops; it neither waits nor raises.
+    ``redundant``: two connections deliver everything twice; they differ by ``Wakeup.link``, which also tells
+    a renewed connection from the one it replaces. ``tell_links``: the end of each is put in line as ``LinkEnded``.
+    ``idle``: seconds without any frame or ping after which the peer counts as dead. ``lifetime``: seconds after which,
+    and on ``renew()``, a second connection is opened, overlaps, and replaces the first.
     """
 
     def __init__(
@@ -161,7 +74,11 @@ class Feed:
         urls: Sequence[str],
         inbox: Inbox[Any],
         *,
+        streams: Iterable[str] = (),
         greeting: Sequence[bytes] = (),
+        tap: Callable[[Wakeup], None] | None = None,
+        redundant: bool = False,
+        tell_links: bool = False,
         clock: Clock | None = None,
         idle: float = 60.0,
         lifetime: float = 23.5 * 3600,
@@ -171,25 +88,53 @@ class Feed:
     ) -> None:
         self.inbox = inbox
         self.clock = clock or RealClock()
+        self.tap = tap
         self.oversize = 0
         self.connects = 0
-        self._urls = urls
-        self._current = 0
-        self._greeting = greeting
-        self._idle = idle
-        # Feeds that start together must not all renew together.
-        self._lifetime = lifetime * (1.0 - 0.1 * random.random())
-        self._overlap = overlap
-        self._timeout = timeout
-        self._backoff = backoff or Backoff()
-        self._renewal = asyncio.Event()
-        self._standby: _Link | None = None
+        self.urls = urls
+        self.greeting = greeting
+        self.idle = idle
+        self.lifetime = lifetime
+        self.overlap = overlap
+        self.timeout = timeout
+        self.wanted: dict[str, None] = {}
+        self._tell_links = tell_links
+        first = backoff or Backoff()
+        self._lanes = [_Lane(self, 0, first), _Lane(self, 1, first.twin())] if redundant else [_Lane(self, 0, first)]
+        self._open: set[Link] = set()
+        self._up: set[_Lane] = set()
         self._reported: tuple[str, str] = ("", "")
+        self.subscribe(streams)
 
     @property
     def host(self) -> str:
         """Scheme, host and port now in use."""
-        return shown(self._urls[self._current])
+        return self._lanes[0].host
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What the feed shall carry now."""
+        return tuple(self.wanted)
+
+    def subscribe(self, streams: Iterable[str]) -> None:
+        """Carry ``streams`` too, also after reconnects. Raises ``ConfigError`` above 1024 in all."""
+        merged = self.wanted | dict.fromkeys(streams)
+        if len(merged) > MAX_STREAMS:
+            raise ConfigError(f"{len(merged)} streams are too many for one connection: open a feed per {MAX_STREAMS}")
+        self.wanted.update(merged)
+        self._nudge()
+
+    def unsubscribe(self, streams: Iterable[str]) -> None:
+        """Carry ``streams`` no longer."""
+        for stream in streams:
+            self.wanted.pop(stream, None)
+        self._nudge()
+
+    def resubscribe(self, streams: Iterable[str]) -> None:
+        """Unsubscribe ``streams`` and subscribe them again: they went silent while others flow."""
+        wanted = [stream for stream in streams if stream in self.wanted]
+        for link in self._open:
+            link.control.force(wanted)
 
     def take_oversize(self) -> int:
         """Frames refused for their size since the last call."""
@@ -197,8 +142,99 @@ class Feed:
         return count
 
     def renew(self) -> None:
-        """Replace the connection by a new one without a pause: the venue announced its end."""
-        self._renewal.set()
+        """Replace each connection by a new one without a pause: the venue announced its end."""
+        for lane in self._lanes:
+            lane.renewal.set()
+
+    async def run(self) -> None:
+        """Stay connected. Ends only by cancellation."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(lane.run())
+
+    def _nudge(self) -> None:
+        for link in self._open:
+            link.control.nudge()
+
+    # What connections tell.
+
+    def new_link(self, lane: _Lane, has: Iterable[str], *, successor: bool) -> Link:
+        """A connection of ``lane`` about to be opened."""
+        number, self.connects = self.connects, self.connects + 1
+        return Link(lane, Control(self.wanted, has, self._refused), number=number, successor=successor)
+
+    def opened(self, link: Link) -> None:
+        """``link`` may be talked to, unless it has ended already."""
+        if not link.over:
+            self._open.add(link)
+            link.talk(self.greeting)
+
+    def ended(self, link: Link) -> None:
+        """``link`` delivers no more."""
+        self._open.discard(link)
+        if self._tell_links:
+            self.inbox.put(LinkEnded(self, link.number, self.clock.now()))
+
+    def arrived(self, lane: _Lane) -> None:
+        """``lane`` has a connection."""
+        self._up.add(lane)
+        self._report("connected", lane.host, 0)
+
+    def failed(self, lane: _Lane, state: FeedState, detail: str, status: int = 0) -> None:
+        """``lane`` has none, or could not get one; with another up the feed still is connected."""
+        self._up.discard(lane)
+        if self._up:
+            state, detail = "connected", f"{len(self._up)} of {len(self._lanes)} connections: {detail}"
+        self._report(state, detail, status)
+
+    def _report(self, state: FeedState, detail: str, status: int) -> None:
+        """Tell the consumer, unless the same was said last."""
+        if (state, detail) != self._reported:
+            self._reported = (state, detail)
+            self.inbox.put(LinkChange(self, state, detail, status, self.clock.now()))
+
+    def _refused(self, streams: Sequence[str], detail: str) -> None:
+        self.inbox.put(StreamsRefused(self, tuple(streams), detail, self.clock.now()))
+
+
+class _Lane:
+    """One of the connections a feed keeps up, with the successor that overlaps it during renewal."""
+
+    def __init__(self, feed: Feed, number: int, backoff: Backoff) -> None:
+        self._feed = feed
+        # A second connection prefers a second address: what breaks one often spares the other.
+        self._current = number % len(feed.urls)
+        self._backoff = backoff
+        # Feeds that start together must not all renew together.
+        self._lifetime = feed.lifetime * (1.0 - 0.1 * random.random())
+        self._standby: Link | None = None
+        self.clock = feed.clock
+        self.renewal = asyncio.Event()
+
+    @property
+    def host(self) -> str:
+        """Scheme, host and port now in use."""
+        return shown(self._feed.urls[self._current])
+
+    # What connections tell.
+
+    def arrived(self, link: Link) -> None:
+        if not link.successor:
+            self._feed.arrived(self)
+
+    def deliver(self, link: Link, frames: list[bytes], recv: int, size: int) -> None:
+        wakeup = Wakeup(self._feed, frames, recv, size, link.number)
+        if self._feed.tap is not None:
+            self._feed.tap(wakeup)
+        self._feed.inbox.offer(wakeup)
+
+    def ended(self, link: Link) -> None:
+        self._feed.ended(link)
+
+    def oversized(self) -> None:
+        self._feed.oversize += 1
+
+    # How a connection is kept up.
 
     async def run(self) -> None:
         """Stay connected. Ends only by cancellation."""
@@ -207,62 +243,35 @@ class Feed:
             link = await self._connected()
             since = loop.time()
             cause = await self._serve(link)
-            self.report("disconnected", f"{self.host}: {cause}")
+            self._feed.failed(self, "disconnected", f"{self.host}: {cause}")
             if loop.time() - since >= STABLE:
                 self._backoff.reset()
             await self.clock.sleep(self._backoff.delay())
 
-    async def _connected(self) -> _Link:
+    async def _connected(self) -> Link:
         """A new connection, however long it takes."""
         while True:
             try:
-                link = await self._open()
+                return await self._open()
             except SourceError as error:
-                refused = isinstance(error, VenueRefused)
-                self.report("refused" if refused else "disconnected", str(error), getattr(error, "status", 0))
-                self._current = (self._current + 1) % len(self._urls)
+                state: FeedState = "refused" if isinstance(error, VenueRefused) else "disconnected"
+                self._feed.failed(self, state, str(error), getattr(error, "status", 0))
+                self._current = (self._current + 1) % len(self._feed.urls)
                 await self.clock.sleep(self._backoff.delay(getattr(error, "retry_after", None)))
-            else:
-                return link
 
-    async def _open(self, *, successor: bool = False) -> _Link:
+    async def _open(self, *, successor: bool = False) -> Link:
         """One attempt. Raises ``VenueRefused`` or ``Disconnected``."""
-        url = self._urls[self._current]
-        await limiter_for(urlsplit(url).netloc).take(self.clock)
-        link = _Link(self, successor=successor)
-        try:
-            async with asyncio.timeout(self._timeout):
-                await ws_connect(
-                    lambda request, response: link,
-                    url,
-                    ssl_context=ssl.create_default_context() if url.startswith("wss") else None,
-                    websocket_handshake_timeout=self._timeout,
-                    enable_auto_pong=False,  # pings must reach on_ws_frame: they are signs of life
-                    max_frame_size=FRAME_CAP,
-                    max_redirects=0,
-                    proxy=proxy_for(url),
-                    logger_name=_quiet,
-                    extra_headers={"User-Agent": "tapewick"},
-                )
-        except WSInvalidStatusError as error:
-            raise _refusal(url, error) from error
-        except TimeoutError as error:
-            raise Disconnected(f"{shown(url)} did not answer within {self._timeout:g} s") from error
-        except (WSError, OSError, ProxyError) as error:
-            raise Disconnected(f"{shown(url)} cannot be reached: {str(error) or type(error).__name__}") from error
-        except asyncio.CancelledError:
-            link.close(at_once=True)
-            raise
-        if link.transport is None:
-            raise Disconnected(f"{shown(url)} closed the connection during the handshake")
-        self.connects += 1
-        link.greeting = asyncio.create_task(self._greet(link))
+        head = list(itertools.islice(self._feed.wanted, STREAMS_PER_MESSAGE))
+        link = self._feed.new_link(self, head, successor=successor)
+        url = _with_streams(self._feed.urls[self._current], head)
+        await connect(url, link, clock=self.clock, within=self._feed.timeout)
+        self._feed.opened(link)
         return link
 
-    async def _serve(self, link: _Link) -> str:
+    async def _serve(self, link: Link) -> str:
         """Stay with ``link`` and its replacements; what ended the last one."""
         while True:
-            end = asyncio.create_task(self._watch(link))
+            end = asyncio.create_task(link.watch(self._feed.idle))
             renewal = asyncio.create_task(self._replacement())
             try:
                 await asyncio.wait({end, renewal}, return_when=asyncio.FIRST_COMPLETED)
@@ -279,30 +288,12 @@ class Feed:
             link.close()
             link = successor
 
-    async def _watch(self, link: _Link) -> str:
-        """Wait for the end of ``link``, ending it after ``idle`` seconds of silence."""
-        loop = asyncio.get_running_loop()
-        while (quiet := link.heard + self._idle - loop.time()) > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(quiet):
-                    return await link.finish()
-        link.cause = f"silent for {self._idle:g} s, neither a frame nor a ping"
-        link.close(at_once=True)
-        return await link.finish()
-
-    async def _greet(self, link: _Link) -> None:
-        for number, message in enumerate(self._greeting):
-            if number:
-                await asyncio.sleep(1 / SENDS_PER_SECOND)
-            if link.transport is not None and not link.transport.is_disconnected:
-                link.transport.send(WSMsgType.TEXT, message)
-
     async def _replacement(self) -> None:
-        """When it is time, open a second connection and let both run until the new one speaks."""
+        """When it is time, open a second connection and let both run until the new one carries all streams."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._lifetime):
-                await self._renewal.wait()
-        self._renewal.clear()
+                await self.renewal.wait()
+        self.renewal.clear()
         backoff = Backoff()
         while self._standby is None:
             try:
@@ -311,27 +302,14 @@ class Feed:
                 await self.clock.sleep(backoff.delay(getattr(error, "retry_after", None)))
             else:
                 self._standby = link
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._overlap):
-                await self._standby.spoke.wait()
-        await asyncio.sleep(min(1.0, self._overlap))
-
-    def report(self, state: Literal["connected", "disconnected", "refused"], detail: str, status: int = 0) -> None:
-        """Tell the consumer, unless the same was said last."""
-        if (state, detail) != self._reported:
-            self._reported = (state, detail)
-            self.inbox.put(LinkChange(self, state, detail, status, self.clock.now()))
+        await self._standby.carries(self._feed.overlap)
+        await asyncio.sleep(min(1.0, self._feed.overlap))
 
 
-def _refusal(url: str, error: WSInvalidStatusError) -> VenueRefused:
-    response = error.response
-    assert response is not None  # this kind of error always carries it
-    status = int(response.status)
-    return VenueRefused(
-        f"{shown(url)} refused the stream with HTTP {status}",
-        status=status,
-        retry_after=waiting_time(status, response.headers.get("Retry-After")),
-    )
+def _with_streams(url: str, streams: Sequence[str]) -> str:
+    if not streams:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}streams={'/'.join(quote(stream, safe='@!') for stream in streams)}"
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:

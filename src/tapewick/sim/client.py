@@ -13,11 +13,14 @@ __all__ = ["Client", "Exchange", "ws_frame"]
 
 MESSAGES_PER_SECOND = 5
 MAX_STREAMS = 1024
+MAX_ID_CHARS = 36
 OUTBOX_BYTES = 16 << 20  # a client that lags by more is disconnected, as the real venue does
 
 
 class Exchange(Protocol):
-    """What a client needs of its venue."""
+    """What a client needs of its venue. ``speed``: how many times faster than the wall's its clock runs."""
+
+    speed: float
 
     def subscribe(self, client: Client, streams: list[str]) -> None: ...
     def unsubscribe(self, client: Client, streams: list[str]) -> None: ...
@@ -41,15 +44,21 @@ def ws_frame(payload: bytes, opcode: int = 1) -> bytes:
 
 
 class Client(WSListener):
-    """``combined``: frames are wrapped with their stream's name. ``mute``: the venue pretends to be gone."""
+    """``combined``: frames are wrapped with their stream's name; ``unit`` 1000: times are in µs.
 
-    def __init__(self, venue: Exchange, streams: list[str], *, combined: bool) -> None:
+    ``mute``: the venue pretends to be gone. ``since``: venue time (ns) of the connection.
+    """
+
+    def __init__(self, venue: Exchange, streams: list[str], *, combined: bool, unit: int = 1, since: int = 0) -> None:
         self._venue = venue
         self._initial = streams
         self._times: deque[float] = deque(maxlen=MESSAGES_PER_SECOND)
         self._outbox: list[bytes] = []
         self._waiting = 0
+        self._greedy = False
         self.combined = combined
+        self.unit = unit
+        self.since = since
         self.mute = False
         self.streams: dict[str, None] = {}
         self.transport: WSTransport | None = None
@@ -59,7 +68,10 @@ class Client(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
-        self._venue.subscribe(self, self._initial)
+        if len(self._initial) > MAX_STREAMS:
+            self.close(WSCloseCode.POLICY_VIOLATION, b"Too many streams")
+        else:
+            self._venue.subscribe(self, self._initial)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.writable.set()
@@ -88,6 +100,8 @@ class Client(WSListener):
         elif kind == WSMsgType.TEXT:
             self.queue(ws_frame(msgspec.json.encode(self._control(frame.get_payload_as_bytes()))))
             self.flush()
+            if self._greedy:
+                self.close(WSCloseCode.POLICY_VIOLATION, b"Too many streams")
 
     def queue(self, frame: bytes) -> None:
         """Add an encoded frame to what the next ``flush`` writes."""
@@ -122,7 +136,7 @@ class Client(WSListener):
             self.transport.disconnect(graceful=False)
 
     def _too_fast(self) -> bool:
-        now = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time() * self._venue.speed
         full = len(self._times) == MESSAGES_PER_SECOND and now - self._times[0] < 1.0
         self._times.append(now)
         return full
@@ -134,9 +148,14 @@ class Client(WSListener):
             return {"code": 2, "msg": f"Invalid request: {error}", "id": None}
         except msgspec.DecodeError as error:
             return {"code": 3, "msg": f"Invalid JSON: {error}", "id": None}
-        streams = [str(param) for param in request.params]
+        if not _is_id(request.id):
+            return {"code": 2, "msg": "Invalid request: id must be an integer, a short string or null", "id": None}
+        if not request.method.endswith("_PROPERTY") and not all(isinstance(param, str) for param in request.params):
+            return {"code": 2, "msg": "Invalid request: params must be stream names", "id": request.id}
+        streams = list(request.params)
         if request.method == "SUBSCRIBE":
             if len(self.streams.keys() | set(streams)) > MAX_STREAMS:
+                self._greedy = True
                 return {"code": 2, "msg": "Invalid request: too many streams", "id": request.id}
             self._venue.subscribe(self, streams)
         elif request.method == "UNSUBSCRIBE":
@@ -159,3 +178,9 @@ class Client(WSListener):
             return {"code": 1, "msg": "Invalid value type: expected Boolean", "id": request.id}
         self.combined = value
         return {"result": None, "id": request.id}
+
+
+def _is_id(id: int | str | None) -> bool:
+    if isinstance(id, str):
+        return len(id) <= MAX_ID_CHARS
+    return id is None or -(2**63) <= id < 2**63

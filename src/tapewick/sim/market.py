@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tapewick.decimals import format_mantissa
-
-__all__ = ["LISTING", "Listing", "Market", "SimTrade"]
+__all__ = ["LISTING", "Columns", "Listing", "Market", "SimTrade"]
 
 # Trades per order in a block, in random order: most orders fill once, some sweep several makers.
 _FILLS = (1, 1, 1, 1, 1, 1, 1, 2, 2, 4)
 _UNIT_TRADES = sum(_FILLS)
 _BLOCK_MS = (600_000, 60_000, 10_000, 1_000, 100, 10)
 _BLOCK_TRADES = 6_000
-_OCTAVES = 13  # periods of 1 s, 4 s … 194 days
+_PERIODS = tuple(1000 * 4**octave for octave in range(13))  # 1 s, 4 s … 194 days
 _VOLATILITY = 1.07e-4  # per square root of a second: 60 % a year
 _KEPT_BLOCKS = 16
 
@@ -71,6 +70,19 @@ class SimTrade(NamedTuple):
     agg_last: int
 
 
+class Columns(NamedTuple):
+    """Trades as columns of equal length: ids, UTC ms, and mantissas at the listing's scales."""
+
+    id: npt.NDArray[np.int64]
+    time: npt.NDArray[np.int64]
+    price: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    maker: npt.NDArray[np.bool_]
+
+    def select(self, rows: npt.NDArray[np.bool_]) -> Columns:
+        return Columns(self.id[rows], self.time[rows], self.price[rows], self.size[rows], self.maker[rows])
+
+
 class Block(NamedTuple):
     """Trades of one block as columns; the first has ``first_id``."""
 
@@ -84,7 +96,10 @@ class Block(NamedTuple):
 
 
 class Market:
-    """One symbol's endless tape: about ``rate`` trades per second from ``origin`` (UTC ms) on."""
+    """One symbol's endless tape: about ``rate`` trades per second from ``origin`` (UTC ms) on.
+
+    ``voids``: ids that were given away without a trade; ``trades`` shows them with price and size 0.
+    """
 
     def __init__(self, listing: Listing, *, seed: int, rate: float, origin: int) -> None:
         self.listing = listing
@@ -94,6 +109,12 @@ class Market:
         self._units = max(1, round(rate * length / 1000 / _UNIT_TRADES))
         self._length = length
         self._cache: OrderedDict[int, Block] = OrderedDict()
+        self.voids: set[int] = set()
+
+    @property
+    def salt(self) -> int:
+        """64 bits that differ between seeds and symbols."""
+        return (self._key[0] * 0x9E3779B97F4A7C15 + self._key[1] * 0xD1B54A32D192ED03) & (2**64 - 1)
 
     @property
     def block_trades(self) -> int:
@@ -125,7 +146,55 @@ class Market:
             end = min(last_id, block.first_id + self.block_trades - 1)
             found += self._rows(block, first_id - block.first_id, end - block.first_id + 1)
             first_id = end + 1
+        if self.voids:
+            found = [t._replace(price=_zero(t.price), size=_zero(t.size)) if t.id in self.voids else t for t in found]
         return found
+
+    def columns(self, first_id: int, last_id: int) -> Columns:
+        """The real trades with ids in [first_id, last_id], ascending: void ids are left out."""
+        parts: list[Columns] = []
+        first_id = max(first_id, 1)
+        while first_id <= last_id:
+            block = self.block((first_id - 1) // self.block_trades)
+            end = min(last_id, block.first_id + self.block_trades - 1)
+            part = slice(first_id - block.first_id, end - block.first_id + 1)
+            ids = np.arange(first_id, end + 1, dtype=np.int64)
+            parts.append(Columns(ids, block.time[part], block.price[part], block.size[part], block.maker[part]))
+            first_id = end + 1
+        if not parts:
+            none = np.empty(0, np.int64)
+            return Columns(none, none, none, none, none.astype(np.bool_))
+        if len(parts) > 1:
+            parts = [
+                Columns(
+                    np.concatenate([part.id for part in parts]),
+                    np.concatenate([part.time for part in parts]),
+                    np.concatenate([part.price for part in parts]),
+                    np.concatenate([part.size for part in parts]),
+                    np.concatenate([part.maker for part in parts]),
+                )
+            ]
+        found = parts[0]
+        return found.select(~np.isin(found.id, list(self.voids))) if self.voids else found
+
+    def last_trade(self, now: int) -> SimTrade | None:
+        """The last real trade before the millisecond ``now``; None if there is none."""
+        id = self.last_id(now)
+        while id in self.voids:
+            id -= 1
+        return self.trades(id, id)[0] if id >= 1 else None
+
+    def last_price(self, now: int) -> tuple[int, bool]:
+        """Price mantissa of the last real trade before ``now``, and whether its buyer was the maker.
+
+        Before the first trade it is that trade's: a book opens where trading will.
+        """
+        id = self.last_id(now)
+        while id in self.voids:
+            id -= 1
+        block = self.block((max(id, 1) - 1) // self.block_trades)
+        at = max(id, 1) - block.first_id
+        return int(block.price[at]), bool(block.maker[at])
 
     def trade_of_agg(self, agg_id: int) -> int:
         """Id of the first trade of aggregate ``agg_id``."""
@@ -159,17 +228,9 @@ class Market:
             lasts,
             strict=True,
         )
+        price_text, size_text = (_formatter(scale) for scale in scales)
         return [
-            SimTrade(
-                id,
-                format_mantissa(price, scales[0], pad=True),
-                format_mantissa(size, scales[1], pad=True),
-                time,
-                maker,
-                agg,
-                first,
-                last,
-            )
+            SimTrade(id, price_text(price), size_text(size), time, maker, agg, first, last)
             for id, price, size, time, maker, agg, first, last in columns
         ]
 
@@ -201,22 +262,42 @@ class Market:
         )
 
     def _walk(self, time: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Log price at ``time`` (UTC ms): smooth noise of many periods, each sized like a random walk's."""
+        """Log price at ``time`` (UTC ms, ascending): smooth noise of many periods, each sized like a random walk's."""
         total = np.zeros(len(time))
-        for octave in range(_OCTAVES):
-            period = 1000 * 4**octave
+        first, last = int(time[0]), int(time[-1])
+        # Few distinct cells hold many trades: all octaves' cells are drawn once, in one go.
+        cells = [np.arange(first // period, last // period + 2) for period in _PERIODS]
+        noise = self._noise(cells)
+        for period, drawn, own in zip(_PERIODS, noise, cells, strict=True):
             cell, phase = np.divmod(time, period)
+            cell -= own[0]
             weight = phase / period
             weight = weight * weight * (3.0 - 2.0 * weight)
-            left, right = self._noise(octave, cell), self._noise(octave, cell + 1)
+            left, right = drawn[cell], drawn[cell + 1]
             total += _VOLATILITY * np.sqrt(period / 1000) * (left + (right - left) * weight)
         return total
 
-    def _noise(self, octave: int, cell: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """An even draw from [-1, 1) per cell: the finaliser of a 64-bit mixing hash."""
-        salt = (self._key[0] * 0x9E3779B97F4A7C15 + self._key[1] * 0xD1B54A32D192ED03 + octave) & (2**64 - 1)
-        bits = cell.astype(np.uint64) * np.uint64(0xA0761D6478BD642F) + np.uint64(salt)
+    def _noise(self, cells: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.float64]]:
+        """An even draw from [-1, 1) per cell of each octave: the finaliser of a 64-bit mixing hash."""
+        salts = [(self.salt + octave) & (2**64 - 1) for octave in range(len(cells))]
+        sizes = [len(each) for each in cells]
+        bits = np.concatenate(cells).astype(np.uint64) * np.uint64(0xA0761D6478BD642F)
+        bits += np.repeat(np.array(salts, np.uint64), sizes)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
         bits ^= bits >> np.uint64(31)
-        return (bits >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
+        drawn = (bits >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
+        return np.split(drawn, np.cumsum(sizes)[:-1])
+
+
+def _formatter(scale: int) -> Callable[[int], str]:
+    """``format_mantissa`` padded to ``scale``, for many positive numbers."""
+    if not scale:
+        return str
+    unit: int = 10**scale
+    return lambda mantissa: f"{mantissa // unit}.{mantissa % unit:0{scale}d}"
+
+
+def _zero(text: str) -> str:
+    whole, point, fraction = text.partition(".")
+    return "0" + point + "0" * len(fraction)

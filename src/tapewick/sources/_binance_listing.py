@@ -11,11 +11,12 @@ import msgspec
 from tapewick.decimals import split
 from tapewick.errors import BadDecimal, BadPayload, ConfigError, VenueRefused
 from tapewick.model import Instrument
-from tapewick.net.http import JsonClient
+from tapewick.net.venue_client import Priority, VenueClient
 
 __all__ = ["PRODUCTS", "Product", "addresses", "checked", "chunks", "listed"]
 
 SYMBOLS_PER_REQUEST = 100
+LISTING_WEIGHT = 20
 
 
 class Product(NamedTuple):
@@ -70,12 +71,12 @@ class _Listing(msgspec.Struct):
 
 
 async def listed(
-    rest: JsonClient, product: Product, symbols: Sequence[str], *, venue: str, granularity: Literal["raw", "agg"]
+    rest: VenueClient, product: Product, symbols: Sequence[str], *, venue: str, granularity: Literal["raw", "agg"]
 ) -> list[Instrument]:
     """Those of ``symbols`` the venue lists, as instruments of ``venue``. Raises ``SourceError``."""
     path = f"{product.root}/exchangeInfo"
     if not product.filtered:
-        found = (await rest.get(path, _Listing)).symbols
+        found = (await rest.get(path, _Listing, priority=Priority.BOOK)).symbols
     else:
         found = []
         for chunk in chunks(symbols, SYMBOLS_PER_REQUEST):
@@ -84,11 +85,11 @@ async def listed(
     return [_instrument(each, venue, granularity) for each in found if each.symbol in wanted]
 
 
-async def _looked_up(rest: JsonClient, path: str, chunk: Sequence[str]) -> list[_Symbol]:
+async def _looked_up(rest: VenueClient, path: str, chunk: Sequence[str]) -> list[_Symbol]:
     """The listed ones among ``chunk``: the venue refuses a request with one unknown symbol as a whole."""
     try:
         params = {"symbols": msgspec.json.encode(chunk).decode()}
-        return (await rest.get(path, _Listing, params)).symbols
+        return (await rest.get(path, _Listing, params, weight=LISTING_WEIGHT, priority=Priority.BOOK)).symbols
     except VenueRefused as error:
         if error.status != 400:
             raise

@@ -1,4 +1,4 @@
-"""Recorded files as blocks of whole lines: plain, gzip or zstd, told apart by their first bytes.
+"""Recorded files as blocks of whole lines: plain, gzip, zstd or zip, told apart by their first bytes.
 
 A reader never holds more than a block, and a damaged or truncated file gives
 everything that lies before the damage before it says so.
@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 import zstandard
 
 from tapewick.errors import BadPayload
+from tapewick.sources._archive_zip import ZipText
 
 __all__ = ["BLOCK", "Blocks", "Rejects", "read_text"]
 
@@ -129,13 +130,11 @@ class _Zstd:
             self.fault = self.fault or "zstd data cut short"
 
 
-def _expander(magic: bytes, path: Path) -> _Expander:
+def _expander(magic: bytes) -> _Expander:
     if magic.startswith(_GZIP):
         return _Gzip()
     if magic.startswith(_ZSTD):
         return _Zstd()
-    if magic.startswith(_ZIP):
-        raise BadPayload(f"{path} is a zip archive; unpack it first (plain, .gz and .zst files are read as they are)")
     return _Plain()
 
 
@@ -155,17 +154,18 @@ class Blocks:
         self._pending: list[bytes] = []
         self._held = 0
         self._has_line = False
+        self._expander: _Expander
         try:
-            self._file: BinaryIO = path.open("rb")
+            self._file: BinaryIO | ZipText = path.open("rb")
         except OSError as error:
             raise BadPayload(f"cannot read {path}: {error.strerror}; give an existing, readable file") from error
         magic = self._file.read(4)
         self._file.seek(0)
-        try:
-            self._expander = _expander(magic, path)
-        except BadPayload:
+        if magic.startswith(_ZIP):
             self._file.close()
-            raise
+            self._file = self._expander = ZipText(path)
+        else:
+            self._expander = _expander(magic)
 
     @property
     def fault(self) -> str:
@@ -190,7 +190,7 @@ class Blocks:
     def _fetch(self) -> None:
         """Expand one more chunk; close the file when there is none or it is damaged."""
         data = self._file.read(min(self._expander.chunk, self._size))
-        self.bytes_read += len(data)
+        self.bytes_read = self._file.stored if isinstance(self._file, ZipText) else self.bytes_read + len(data)
         text = self._expander.feed(data)
         if not data:
             self._expander.end()

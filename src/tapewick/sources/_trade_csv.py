@@ -1,7 +1,8 @@
 """Venue trades as CSV: the recorder's form with named columns, and the public archive's.
 
 Named columns are found by their header. The archive's files without a header are taken
-only as ``id, price, qty, quoteQty, time, isBuyerMaker[, isBestMatch]``; no other order is guessed.
+only as ``id, price, qty, quoteQty, time, isBuyerMaker[, isBestMatch]``, those of aggregates as ``id, price, qty,
+first, last, time, isBuyerMaker[, isBestMatch]``; no other order is guessed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ __all__ = ["CsvTrades"]
 
 _BLOCK = 512 << 10
 _HEADERS = {
-    "id": "tradeid id",
+    "id": "tradeid id aggtradeid",
     "price": "price",
     "size": "quantity qty",
-    "time": "transactiontime time",
+    "time": "transactiontime time transacttime",
+    "first": "firsttradeid",
+    "last": "lasttradeid",
     "maker": "isbuyermarketmaker isbuyermaker",
     "received": "timestampofreceive",
     "event": "eventtype",
@@ -39,6 +42,7 @@ _EXPECTED = (
     "id,price,qty,quoteQty,time,isBuyerMaker[,isBestMatch]"
 )
 _TRUE, _FALSE = np.frombuffer(b"tT1", np.uint8), np.frombuffer(b"fF0", np.uint8)
+_AGGREGATES = re.compile(r"\d+,[\d.]+,[\d.]+,\d+,\d+,\d+,(?:true|false)(?:,(?:true|false))?", re.IGNORECASE)
 _ARCHIVE = re.compile(r"\d+,[\d.]+,[\d.]+,[\d.]+,\d+,(?:true|false)(?:,(?:true|false))?", re.IGNORECASE)
 
 
@@ -57,6 +61,8 @@ def _columns(path: Path, block: bytes) -> _Columns:
     width = first.count(",") + 1
     if _ARCHIVE.fullmatch(first):
         return _Columns(width, False, {"id": 0, "price": 1, "size": 2, "time": 4, "maker": 5})
+    if _AGGREGATES.fullmatch(first):
+        return _Columns(width, False, {"id": 0, "price": 1, "size": 2, "first": 3, "last": 4, "time": 5, "maker": 6})
     names = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in first.split(",")]
     at = {role: names.index(name) for role, known in _HEADERS.items() for name in known.split() if name in names}
     if not {"id", "price", "size", "time", "maker"} <= at.keys():
@@ -90,10 +96,12 @@ class CsvTrades:
     """Reads CSV files of one instrument's trades into batches, one per block.
 
     The scales of prices and sizes are set by the first block and only ever widen. Lines are
-    counted in ``lines``, and each of them in ``trades``, ``others`` or ``rejects``.
+    counted in ``lines``, and each of them in ``trades``, ``others`` or ``rejects``. ``aggregates``: whether
+    the files hold the venue's aggregates, which stand for the ids from their first to their last.
     """
 
-    def __init__(self, instrument: str, others: Counter[str], rejects: Rejects) -> None:
+    def __init__(self, instrument: str, others: Counter[str], rejects: Rejects, *, aggregates: bool = False) -> None:
+        self._aggregates = aggregates
         self.instrument = instrument
         self.lines = self.trades = self.bytes_read = 0
         self._others, self._rejects = others, rejects
@@ -116,7 +124,7 @@ class CsvTrades:
                 if not (block := blocks.read() or _last_line(blocks)):
                     break
                 fresh = columns is None
-                columns = columns or _columns(path, block)
+                columns = columns or self._columns(path, block)
                 self.bytes_read = before + blocks.bytes_read
                 self.lines += blocks.lines - consumed
                 yield self._batch(path, block, columns, consumed, header=fresh and columns.header)
@@ -127,6 +135,14 @@ class CsvTrades:
         if columns is None:
             raise BadPayload(f"{path} is empty; {_EXPECTED}")
 
+    def _columns(self, path: Path, block: bytes) -> _Columns:
+        columns = _columns(path, block)
+        if ("last" in columns.at) != self._aggregates:
+            kinds = ("single trades", "aggregates")
+            found, meant = kinds if self._aggregates else reversed(kinds)
+            raise BadPayload(f"{path} holds {found}, not {meant}: import it as what it is")
+        return columns
+
     def _batch(self, path: Path, block: bytes, columns: _Columns, consumed: int, *, header: bool) -> TradeBatch:
         table, at = Table(block, columns.width), columns.at
         screen = _Screen(table, self._rejects, path, consumed, header=header)
@@ -135,6 +151,7 @@ class CsvTrades:
                 screen.keep(f"other {role}", table.equals(at[role], literal))
         ids, ok = table.integers(at["id"])
         screen.keep("id", ok)
+        first, ids = self._span(table, at, ids, screen)
         price, size = self._decimal("price", table, at["price"]), self._decimal("size", table, at["size"])
         screen.keep("price", price.ok)
         screen.keep("size", size.ok)
@@ -152,8 +169,8 @@ class CsvTrades:
         return TradeBatch(
             instrument=self.instrument,
             trade_id=ids[rows],
-            first_id=ids[rows],
-            count=np.ones(len(rows), np.int32),
+            first_id=first[rows],
+            count=(ids - first + 1)[rows].astype(np.int32),
             ts_event=time[rows],
             ts_recv=np.where(received > 0, received, time)[rows],
             price=price.values[rows],
@@ -164,6 +181,14 @@ class CsvTrades:
             covers=tuple((id, id) for id in ids[void].tolist()) or None,
             source="import",
         )
+
+    def _span(self, table: Table, at: dict[str, int], ids: I64, screen: _Screen) -> tuple[I64, I64]:
+        """First and last trade id each row stands for."""
+        if not self._aggregates:
+            return ids, ids
+        (first, first_ok), (last, last_ok) = (table.integers(at[name]) for name in ("first", "last"))
+        screen.keep("id", first_ok & last_ok & (first <= last) & (last - first < 2**31 - 1))
+        return first, last
 
     def _decimal(self, name: str, table: Table, column: int) -> Numbers:
         """A decimal column at the scale it needs, never less than before."""

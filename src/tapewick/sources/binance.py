@@ -1,5 +1,6 @@
-"""Live trades from Binance: which addresses, which streams, what an instrument is. No reconnecting
-(``net/websocket.py``), no parsing of trades (``engine.Decoder``), no repair of what was missed.
+"""Live data from Binance: which addresses, which streams, what an instrument is. No reconnecting
+(``net/websocket.py``), no parsing (``engine.Decoder``), no book arithmetic (``engine/book.py``), no repair
+of what was missed (``_binance_repair.py``).
 
 The source never gives up: an unreachable or refusing venue becomes ``Health`` events with the
 cause and the remedy, and it tries again for ever.
@@ -9,45 +10,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeAlias
-from urllib.parse import quote
-
-import msgspec
-import numpy as np
 
 from tapewick.clock import Clock, RealClock
-from tapewick.engine import Decoder, Group
-from tapewick.errors import ConfigError, SourceError, VenueRefused
-from tapewick.model import I64, Event, Health, Instrument, TradeBatch
+from tapewick.engine import Decoder, DepthGroup, QuoteGroup, Rest
+from tapewick.errors import ConfigError, SourceError
+from tapewick.model import BookUpdate, Event, Health, Instrument, TradeBatch
 from tapewick.net.backoff import Backoff
-from tapewick.net.http import JsonClient
 from tapewick.net.inbox import Inbox, Wakeup
-from tapewick.net.websocket import Feed, LinkChange
-from tapewick.sources._binance_listing import PRODUCTS, addresses, checked, chunks, listed
+from tapewick.net.venue_client import VenueClient
+from tapewick.net.websocket import MAX_STREAMS, Feed, LinkChange, LinkEnded, StreamsRefused
+from tapewick.sources._binance_advice import Reports, advised
+from tapewick.sources._binance_batches import Batches
+from tapewick.sources._binance_books import Books, Fetched
+from tapewick.sources._binance_listing import PRODUCTS, addresses, checked, listed
+from tapewick.sources._binance_streams import Channel, Streams, channel_of
+from tapewick.sources._binance_time import VenueTime
+from tapewick.watchdog import Watchdog
 
 __all__ = ["PRODUCTS", "BinanceSource"]
 
-STREAMS_PER_CONNECTION = 1024  # the venue's limit
-STREAMS_PER_MESSAGE = 100  # keeps URLs and SUBSCRIBE messages near 2 KiB
+STREAMS_PER_CONNECTION = MAX_STREAMS
 TICK = 1.0
-CLOCK_EVERY = 300.0
 LISTING_EVERY = 3600.0
-MAX_OFFSET = 24 * 3600 * 10**9  # a larger difference to the venue's clock is a broken answer
-
-
-_ADDRESSES = "set BINANCE_BASE_URL and BINANCE_WEBSOCKET_BASE_URL to an address you may use"
-_REMEDIES = {
-    403: f"a firewall of the venue turns this machine away: {_ADDRESSES}, or try: tapewick demo",
-    418: "this address is banned for too many requests: waiting as told",
-    429: "too many requests: waiting as told",
-    451: f"the venue does not serve this region: {_ADDRESSES}, or try: tapewick demo",
-}
-_UNREACHABLE = "trying again; check the network, BINANCE_BASE_URL and BINANCE_WEBSOCKET_BASE_URL, or try: tapewick demo"
-
-
-class _Time(msgspec.Struct):
-    serverTime: int
 
 
 class _Tick(NamedTuple):
@@ -56,15 +42,21 @@ class _Tick(NamedTuple):
     clock: int
 
 
-Control: TypeAlias = LinkChange | _Tick | Instrument | Health
+Control: TypeAlias = LinkChange | LinkEnded | StreamsRefused | Fetched | _Tick | Instrument | Health | BookUpdate
 
 
 class BinanceSource:
-    """Trades of ``symbols`` at one market kind of Binance, or at whatever speaks its protocol.
+    """Live data of ``symbols`` at one market kind of Binance, or at whatever speaks its protocol.
 
     ``venue`` is the prefix of instrument ids and picks the ``Product``. ``rest_url`` / ``ws_url`` replace
-    its addresses; the product's own others stay as fallback only beside one of them.
-    Counters: ``rejects`` (quarantined by reason), ``others`` (frames that are no wanted trade, by kind),
+    its addresses; the product's own others stay as fallback only beside one of them. ``stream``: raw trades or
+    the venue's aggregates. ``books``: also order books of ``book_levels`` levels and best bids and asks.
+    ``spare``: further channels, whose frames are handed raw to ``on_spare`` and are never data here.
+    ``redundant``: everything over two connections. ``microseconds``: ask for times in µs. ``share`` of
+    ``limit``: the request weight per minute that is ours. ``tap`` and ``snapshot_tap`` are given raw frames
+    and REST books for a recording.
+
+    Counters: ``rejects`` (quarantined by reason), ``others`` (frames that are nothing wanted, by kind),
     ``jumps`` (holes seen in ids, by instrument). ``clock_offset``: venue minus local time in ns.
     """
 
@@ -78,6 +70,16 @@ class BinanceSource:
         rest_url: str | None = None,
         ws_url: str | None = None,
         stream: Literal["trade", "aggTrade"] = "trade",
+        books: bool = False,
+        book_levels: int = 1000,
+        spare: Sequence[Channel] = (),
+        on_spare: Callable[[Rest], None] | None = None,
+        redundant: bool = False,
+        microseconds: bool = False,
+        share: float = 0.5,
+        limit: int = 6000,
+        tap: Callable[[Wakeup], None] | None = None,
+        snapshot_tap: Callable[[str, bytes, int], None] | None = None,
         clock: Clock | None = None,
         idle: float = 60.0,
         retry_cap: float = 60.0,
@@ -87,32 +89,79 @@ class BinanceSource:
         self.name = venue
         self.rejects: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
-        self.jumps: Counter[str] = Counter()
-        self.clock_offset = 0
         self._product = PRODUCTS.get(venue, PRODUCTS["binance"])
-        self._symbols = tuple(dict.fromkeys(checked(symbol) for symbol in symbols))
-        if not self._symbols:
+        self._wanted = dict.fromkeys(checked(symbol) for symbol in symbols)
+        if not self._wanted:
             raise ConfigError(f"no symbol to collect: name at least one, as in {venue}:BTCUSDT")
         self._rest_urls = addresses(rest_url, self._product.rest)
         self._ws_urls = addresses(ws_url, self._product.ws)
-        self._stream = stream
+        self._stream: Literal["trade", "aggTrade"] = stream
+        self._query = "?timeUnit=MICROSECOND" if microseconds else ""
+        self._redundant, self._tap = redundant, tap
+        self._weights = {"share": share, "limit": limit}
         self._clock = clock or RealClock()
+        self._time = VenueTime(f"{self._product.root}/time", self._clock, self.rejects)
         self._idle = idle
         self._retry_cap = retry_cap
+        self._spare, self._on_spare = tuple(spare), on_spare
         self._instruments: dict[str, Instrument] = {}
-        self._newest: dict[str, int] = {}
-        self._decoder = Decoder()
-        self._said: tuple[str, str] = ("", "")
+        self._decoder = Decoder(books=books or bool(spare))
+        self._batches = Batches(venue)
         self._ticking = False
+        self._wishes: asyncio.Queue[list[str]] = asyncio.Queue()
+        self._streams: Streams | None = None
+        self.watchdog = Watchdog(venue)
         self.inbox: Inbox[Control] = Inbox()
+        self._reports = Reports(venue, self._clock, self.inbox.put)
+        self.books: Books | None = None
+        if books:
+            put = self.inbox.put
+            self.books = Books(
+                self._product,
+                venue,
+                self._clock,
+                put,
+                levels=book_levels,
+                retry_cap=retry_cap,
+                snapshot_tap=snapshot_tap,
+            )
 
     @property
     def addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """REST and WebSocket base addresses in the order they are tried."""
         return self._rest_urls, self._ws_urls
 
+    @property
+    def clock_offset(self) -> int:
+        return self._time.offset
+
+    @property
+    def jumps(self) -> Counter[str]:
+        return self._batches.jumps
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What is collected now."""
+        return tuple(self._wanted)
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """Collect ``symbols`` too. One the venue does not list is reported as health and left out.
+
+        Raises ``ConfigError`` for what cannot be a symbol.
+        """
+        fresh = [symbol for symbol in dict.fromkeys(map(checked, symbols)) if symbol not in self._wanted]
+        self._wanted.update(dict.fromkeys(fresh))
+        if self._streams is not None:
+            self._wishes.put_nowait(fresh)
+
+    def unwatch(self, symbols: Sequence[str]) -> None:
+        """Collect ``symbols`` no longer."""
+        for symbol in map(checked, symbols):
+            self._wanted.pop(symbol, None)
+            self._drop(symbol)
+
     async def events(self) -> AsyncGenerator[Event, None]:
-        """Instruments, then batches, clock ticks each second, and health; never ends.
+        """Instruments, then batches, books and quotes, clock ticks each second, and health; never ends.
 
         Raises ``ConfigError`` when the venue does not list a symbol. Nothing the network does
         is raised.
@@ -132,21 +181,51 @@ class BinanceSource:
 
     def _translated(self, item: Wakeup | Control) -> Iterable[Event]:
         if isinstance(item, Wakeup):
-            return self._batches(item)
+            return self._decoded(item)
         if isinstance(item, _Tick):
             self._ticking = False
             return self._ticks(item.clock)
         if isinstance(item, LinkChange):
-            self.rejects["oversize"] += item.feed.take_oversize()
-            detail = self._advised(item.detail, item.state, item.status)
-            return (Health(source=self.name, state=item.state, ts=item.ts, detail=detail),)
+            return self._link_changed(item)
+        if isinstance(item, LinkEnded):
+            return self._link_ended(item)
+        if isinstance(item, Fetched):
+            return self.books.fetched(item) if self.books is not None else ()
+        if isinstance(item, StreamsRefused):
+            detail = f"{item.detail}: {', '.join(item.streams[:5])}"
+            return (Health(source=f"{self.name} streams", state="refused", ts=item.ts, detail=detail),)
         return (item,)
 
-    def _ticks(self, clock: int) -> Iterator[TradeBatch]:
+    def _link_changed(self, item: LinkChange) -> Iterable[Event]:
+        self.rejects["oversize"] += item.feed.take_oversize()
+        up = item.state == "connected"
+        if self._streams is not None:
+            pairs = [(self._id(symbol), channel) for symbol, channel in self._streams.carried(item.feed)]
+            self.watchdog.linked(up, item.ts, pairs)
+        if up:
+            self._batches.reconnected()
+        detail = item.detail if up else advised(item.detail, item.status)
+        return (Health(source=self.name, state=item.state, ts=item.ts, detail=detail),)
+
+    def _link_ended(self, item: LinkEnded) -> Iterable[Event]:
+        if self.books is None or self._streams is None:
+            return ()
+        symbols = {symbol for symbol, channel in self._streams.carried(item.feed) if channel == "depth"}
+        return self.books.link_ended(item.feed, item.link, symbols)
+
+    def _ticks(self, clock: int) -> Iterator[Event]:
         for instrument in self._instruments.values():
             yield TradeBatch.empty(instrument.id, clock=clock, source=self.name)
+        now = self._clock.now()
+        if self.books is not None:
+            yield from self.books.wholes(now)
+        findings = self.watchdog.check(now)
+        for change in findings.changes:
+            yield change.health()
+        if findings.resubscribe and self._streams is not None:
+            self._streams.resubscribe((id.partition(":")[2], channel) for id, channel in findings.resubscribe)
 
-    def _batches(self, wakeup: Wakeup) -> list[TradeBatch]:
+    def _decoded(self, wakeup: Wakeup) -> list[Event]:
         decoded = self._decoder.frames(wakeup.frames, wakeup.recv)
         if decoded.rejects:
             self.rejects.update(decoded.rejects)
@@ -154,47 +233,44 @@ class BinanceSource:
             self.others.update(decoded.others)
             if any("serverShutdown" in kind for kind in decoded.others):
                 wakeup.feed.renew()
-        clock = int(decoded.last_recv) + self.clock_offset
-        batches = []
+        recv = int(decoded.last_recv)
+        events: list[Event] = []
         for group in decoded.groups:
             instrument = self._instruments.get(group.symbol)
             if instrument is None or group.kind != self._stream:
                 self.others[f"unwanted {group.kind}"] += len(group.trade_id)
                 continue
-            batches.append(self._batch(instrument.id, group, clock))
-        return batches
+            self.watchdog.saw(instrument.id, group.kind, recv)
+            events.append(self._batches.trades(instrument.id, group, recv + self._time.offset))
+        if self.books is not None:
+            self._add_books(events, self.books, wakeup, decoded.depth, decoded.quotes)
+        for rest in decoded.rest:
+            self._hand_over(rest)
+        return events
 
-    def _batch(self, instrument: str, group: Group, clock: int) -> TradeBatch:
-        covers = None
-        if len(group.voids):
-            covers = _ranges(group.first_id, group.trade_id, group.voids)
-        elif len(group.trade_id):
-            self._count_jumps(instrument, group.first_id, group.trade_id)
-        return TradeBatch(
-            instrument=instrument,
-            trade_id=group.trade_id,
-            first_id=group.first_id,
-            count=group.count,
-            ts_event=group.ts_event,
-            ts_recv=group.ts_recv,
-            price=group.price,
-            size=group.size,
-            side=group.side,
-            price_scale=group.price_scale,
-            size_scale=group.size_scale,
-            covers=covers,
-            clock=clock,
-            source=self.name,
-        )
+    def _add_books(
+        self, events: list[Event], books: Books, wakeup: Wakeup, depth: list[DepthGroup], quotes: list[QuoteGroup]
+    ) -> None:
+        for changes in depth:
+            self.watchdog.saw(self._id(changes.symbol), "depth", int(changes.ts_recv[-1]))
+            events += books.depth(wakeup.feed, wakeup.link, changes)
+        for best in quotes:
+            instrument = self._instruments.get(best.symbol)
+            if instrument is not None:
+                self.watchdog.saw(instrument.id, "bookTicker", int(best.ts_recv[-1]))
+                if (quote := self._batches.quote(instrument.id, best)) is not None:
+                    events.append(quote)
 
-    def _count_jumps(self, instrument: str, first_id: I64, trade_id: I64) -> None:
-        newest = self._newest.get(instrument)
-        holes = int(newest is not None and first_id[0] > newest + 1)
-        if len(trade_id) > 1:
-            holes += int(np.count_nonzero(first_id[1:] > trade_id[:-1] + 1))
-        if holes:
-            self.jumps[instrument] += holes
-        self._newest[instrument] = max(newest or 0, int(trade_id[-1]))
+    def _hand_over(self, rest: Rest) -> None:
+        found = channel_of(rest.stream)
+        if self._on_spare is None or found is None:
+            self.others[rest.kind] += 1
+            return
+        self.watchdog.saw(self._id(found[0]), found[1], rest.ts_recv)
+        self._on_spare(rest)
+
+    def _id(self, symbol: str) -> str:
+        return f"{self.name}:{symbol}"
 
     # What runs beside the consumer.
 
@@ -206,49 +282,103 @@ class BinanceSource:
 
     async def _run(self) -> None:
         """List the instruments, then stream them; each failure to list is told and retried."""
+        rest = VenueClient(
+            self._rest_urls,
+            clock=self._clock,
+            share=self._weights["share"],
+            limit=int(self._weights["limit"]),
+            attempts=2,
+            retry_cap=self._retry_cap,
+            on_state=self._reports.circuit,
+        )
+        backoff = Backoff(cap=self._retry_cap)
+        async with rest:
+            while True:
+                try:
+                    found = await self._listed(rest, list(self._wanted))
+                except SourceError as error:
+                    self._reports.failed(error)
+                    await self._clock.sleep(backoff.delay(getattr(error, "retry_after", None)))
+                else:
+                    break
+            self._require(found)
+            self._reports.flowing = True
+            self._announce(found)
+            await self._time.measure(rest)
+            await self._streamed(rest)
+
+    async def _streamed(self, rest: VenueClient) -> None:
+        """Run the feeds, the clock, the books and the hourly listing until cancelled."""
+        async with asyncio.TaskGroup() as group:
+
+            def opened(path: str) -> Feed:
+                feed = self._feed(path)
+                group.create_task(feed.run())
+                return feed
+
+            channels: list[Channel] = [self._stream, *self._spare]
+            channels += ["depth", "bookTicker"] if self.books is not None else []
+            self._streams = Streams(self._product, channels, opened, STREAMS_PER_CONNECTION)
+            self._collect(self._wanted)
+            group.create_task(self._tick())
+            group.create_task(self._time.keep(rest))
+            group.create_task(self._keep_listing(rest))
+            group.create_task(self._grant(rest))
+            if self.books is not None:
+                group.create_task(self.books.run(rest))
+
+    def _feed(self, path: str) -> Feed:
+        return Feed(
+            [f"{base}{path}/stream{self._query}" for base in self._ws_urls],
+            self.inbox,
+            tap=self._tap,
+            redundant=self._redundant,
+            tell_links=True,
+            clock=self._clock,
+            idle=self._idle,
+            backoff=Backoff(cap=self._retry_cap),
+        )
+
+    def _collect(self, symbols: Iterable[str]) -> None:
+        """Open the streams of listed ``symbols``."""
+        assert self._streams is not None
+        listed = [symbol for symbol in symbols if symbol in self._instruments]
+        self._streams.add(listed)
+        now = self._clock.now()
+        for feed in self._streams:
+            for symbol, channel in self._streams.carried(feed):
+                self.watchdog.expect(self._id(symbol), channel, now)
+
+    def _drop(self, symbol: str) -> None:
+        if self._streams is None or self._instruments.pop(symbol, None) is None:
+            return
+        for feed in self._streams:
+            for name, channel in self._streams.carried(feed):
+                if name == symbol:
+                    self.watchdog.forget(self._id(symbol), channel)
+        self._streams.remove([symbol])
+        if self.books is not None:
+            for update in self.books.remove(symbol):
+                self.inbox.put(update)
+
+    async def _grant(self, rest: VenueClient) -> None:
+        """Begin to collect what was wished for while running."""
         backoff = Backoff(cap=self._retry_cap)
         while True:
-            for url in self._rest_urls:
-                async with JsonClient(url) as rest:
-                    try:
-                        found = await self._listed(rest)
-                    except SourceError as error:
-                        self._say(error)
-                        delay = backoff.delay(getattr(error, "retry_after", None))
-                    else:
-                        self._require(found)
-                        self._announce(found)
-                        await self._streamed(rest)
-                await self._clock.sleep(delay)
-
-    async def _streamed(self, rest: JsonClient) -> None:
-        """Run the feeds, the clock and the hourly listing until cancelled."""
-        await self._measure(rest)
-        async with asyncio.TaskGroup() as group:
-            for feed in self._feeds():
-                group.create_task(feed.run())
-            group.create_task(self._tick())
-            group.create_task(self._keep_time(rest))
-            group.create_task(self._keep_listing(rest))
-
-    def _feeds(self) -> Iterator[Feed]:
-        streams = [f"{symbol.lower()}@{self._stream}" for symbol in self._symbols]
-        tier = self._product.tiers.get(self._stream, "")
-        for chunk in chunks(streams, STREAMS_PER_CONNECTION):
-            head, *rest = chunks(chunk, STREAMS_PER_MESSAGE)
-            path = f"{tier}/stream?streams={'/'.join(quote(stream, safe='@') for stream in head)}"
-            greeting = [
-                msgspec.json.encode({"method": "SUBSCRIBE", "params": part, "id": number})
-                for number, part in enumerate(rest, 1)
-            ]
-            yield Feed(
-                [base + path for base in self._ws_urls],
-                self.inbox,
-                greeting=greeting,
-                clock=self._clock,
-                idle=self._idle,
-                backoff=Backoff(cap=self._retry_cap),
-            )
+            wished = await self._wishes.get()
+            try:
+                found = await self._listed(rest, wished)
+            except SourceError as error:
+                self._reports.failed(error)
+                self._wishes.put_nowait(wished)
+                await self._clock.sleep(backoff.delay(getattr(error, "retry_after", None)))
+                continue
+            backoff.reset()
+            self._announce(instrument for instrument in found if instrument.symbol in self._wanted)
+            self._collect(symbol for symbol in wished if symbol in self._wanted)
+            for symbol in set(wished) - {instrument.symbol for instrument in found}:
+                self._wanted.pop(symbol, None)
+                self._reports.unlisted(symbol)
 
     async def _tick(self) -> None:
         """Put the venue's time in line each second, also while disconnected: it closes candles."""
@@ -256,37 +386,14 @@ class BinanceSource:
             await self._clock.sleep(TICK)
             if not self._ticking:
                 self._ticking = True
-                self.inbox.put(_Tick(self._clock.now() + self.clock_offset))
+                self.inbox.put(_Tick(self._time.now))
 
-    async def _keep_time(self, rest: JsonClient) -> None:
-        while True:
-            await self._clock.sleep(CLOCK_EVERY)
-            await self._measure(rest)
-
-    async def _measure(self, rest: JsonClient) -> None:
-        """Estimate ``clock_offset`` from the quickest of three answers; a failure keeps the last one."""
-        samples = []
-        try:
-            for _ in range(3):
-                sent = self._clock.now()
-                answer = await rest.get(f"{self._product.root}/time", _Time)
-                back = self._clock.now()
-                samples.append((back - sent, answer.serverTime * 1_000_000 - (sent + back) // 2))
-        except SourceError:
-            self.rejects["time"] += 1
-            return
-        offset = min(samples)[1]
-        if abs(offset) <= MAX_OFFSET:
-            self.clock_offset = offset
-        else:
-            self.rejects["time"] += 1
-
-    async def _keep_listing(self, rest: JsonClient) -> None:
+    async def _keep_listing(self, rest: VenueClient) -> None:
         """Announce changes of status or scale within the hour."""
         while True:
             await self._clock.sleep(LISTING_EVERY)
             try:
-                self._announce(await self._listed(rest))
+                self._announce(await self._listed(rest, list(self._wanted)))
             except SourceError:
                 self.rejects["listing"] += 1
 
@@ -297,46 +404,18 @@ class BinanceSource:
             if self._instruments.get(instrument.symbol) != instrument:
                 self._instruments[instrument.symbol] = instrument
                 self._decoder.set_scale(instrument.symbol, instrument.price_scale, instrument.size_scale)
+                if self.books is not None:
+                    self.books.add(instrument)
                 self.inbox.put(instrument)
 
     def _require(self, found: Iterable[Instrument]) -> None:
-        missing = set(self._symbols) - {instrument.symbol for instrument in found}
+        missing = set(self._wanted) - {instrument.symbol for instrument in found}
         if missing:
             raise ConfigError(
                 f"{self.name} does not list {' '.join(sorted(missing))}; write symbols as the venue does "
                 f"(BTCUSDT) and correct the source or the setting that names them"
             )
 
-    async def _listed(self, rest: JsonClient) -> list[Instrument]:
+    async def _listed(self, rest: VenueClient, symbols: Sequence[str]) -> list[Instrument]:
         granularity: Literal["raw", "agg"] = "raw" if self._stream == "trade" else "agg"
-        return await listed(rest, self._product, self._symbols, venue=self.name, granularity=granularity)
-
-    # What to tell the operator.
-
-    def _say(self, error: SourceError) -> None:
-        """Report a failed request as health, unless the same was said last."""
-        state: Literal["refused", "disconnected"] = "refused" if isinstance(error, VenueRefused) else "disconnected"
-        detail = self._advised(str(error), state, getattr(error, "status", 0))
-        if (state, detail) != self._said:
-            self._said = (state, detail)
-            self.inbox.put(Health(source=self.name, state=state, ts=self._clock.now(), detail=detail))
-
-    def _advised(self, detail: str, state: str, status: int) -> str:
-        if state == "connected":
-            return detail
-        advice = _REMEDIES.get(status) or ("the venue has a fault: trying again" if status >= 500 else _UNREACHABLE)
-        return f"{detail}; {advice}"
-
-
-def _ranges(first_id: I64, last_id: I64, voids: I64) -> tuple[tuple[int, int], ...]:
-    """Closed id ranges that trades and void ids cover together, ascending and merged."""
-    starts = np.concatenate([first_id, voids])
-    ends = np.concatenate([last_id, voids])
-    merged: list[tuple[int, int]] = []
-    for at in np.argsort(starts, kind="stable").tolist():
-        start, end = int(starts[at]), int(ends[at])
-        if merged and start <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return tuple(merged)
+        return await listed(rest, self._product, symbols, venue=self.name, granularity=granularity)

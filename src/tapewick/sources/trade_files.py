@@ -13,7 +13,7 @@ from tapewick.sources._files import Rejects
 from tapewick.sources._trade_csv import CsvTrades
 from tapewick.sources._trade_json import JsonTrades
 
-__all__ = ["FORMATS", "TradeFileSource"]
+__all__ = ["FORMATS", "TradeFileSource", "threaded"]
 
 FORMATS = ("kraken-trades", "binance-trades-csv", "binance-aggtrades-json")
 
@@ -82,7 +82,7 @@ class TradeFileSource:
         announced = False
         faults: list[str] = []
         for path in self._files:
-            async for batch in _threaded(self._reader.read(path), faults):
+            async for batch in threaded(self._reader.read(path), faults):
                 if not announced and (len(batch) or batch.covers):
                     announced = True
                     yield self._instrument(batch)
@@ -103,7 +103,7 @@ class TradeFileSource:
         )
 
 
-async def _threaded(batches: Iterator[TradeBatch], faults: list[str]) -> AsyncGenerator[TradeBatch]:
+async def threaded(batches: Iterator[TradeBatch], faults: list[str]) -> AsyncGenerator[TradeBatch]:
     """What an iterator that blocks yields, made in threads; a ``BadPayload`` ends it and is noted."""
     loop = asyncio.get_running_loop()
     while True:

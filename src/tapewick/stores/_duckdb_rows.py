@@ -45,8 +45,8 @@ CANDLE_NAMES = (
 """The stored fields of ``CANDLE`` in the order of the table; ``filled`` rows are never stored."""
 CANDLE_COLUMNS = ", ".join(CANDLE_NAMES)
 TRADE_NAMES = ("seq", "trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side")
-TRADE_COLUMNS = ", ".join(TRADE_NAMES)
-_TRADE_TYPES = {"count": np.int32, "side": np.int8}
+TRADE_COLUMNS = ", ".join((*TRADE_NAMES, "late"))
+_TRADE_TYPES: dict[str, type] = {"count": np.int32, "side": np.int8, "late": np.bool_}
 
 
 def put(connection: duckdb.DuckDBPyConnection, sql: str, batch: Columns) -> duckdb.DuckDBPyConnection:
@@ -86,7 +86,7 @@ def trade_batch(parts: Sequence[Columns], instrument: Instrument, head: Head) ->
     """Fetched columns as one batch, ascending by seq; at scales and epoch of the tape."""
     columns = {
         name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0, _TRADE_TYPES.get(name, np.int64))
-        for name in TRADE_NAMES
+        for name in (*TRADE_NAMES, "late")
     }
     seq = columns["seq"]
     if len(seq) > 1 and bool((seq[1:] <= seq[:-1]).any()):
@@ -106,6 +106,7 @@ def trade_batch(parts: Sequence[Columns], instrument: Instrument, head: Head) ->
         size_scale=instrument.size_scale,
         seq=columns["seq"],
         epoch=head.epoch,
+        late_rows=columns["late"],
     )
 
 

@@ -16,7 +16,8 @@ import duckdb
 
 from tapewick.clock import Clock, RealClock
 from tapewick.errors import NotFound
-from tapewick.model import I64, Candles, Head, Instrument, TapeCommit, TapeState, TradeBatch
+from tapewick.model import I64, BookUpdate, Candles, Head, Instrument, TapeCommit, TapeState, TradeBatch
+from tapewick.stores import _duckdb_books as books
 from tapewick.stores import _duckdb_read as reads
 from tapewick.stores import _duckdb_write as writes
 from tapewick.stores._duckdb_check import problems
@@ -162,6 +163,17 @@ class DuckDBStore:
         wanted = [self._find(instrument)]
         states = await self._file.read(partial(reads.states, wanted=wanted, rows=False, every_gap=True))
         return states[0]
+
+    async def put_books(self, rows: Sequence[BookUpdate]) -> None:
+        """Store whole books in one transaction; one of a known instrument and time is left as it is."""
+        wanted = [(self._find(row.instrument)[0], row) for row in rows]
+        if wanted:
+            await self._file.write(partial(books.put_books, rows=wanted))
+
+    async def book_at(self, instrument: str, at: int) -> BookUpdate | None:
+        """The newest stored book whose time is not after ``at`` (ns)."""
+        number, _ = self._find(instrument)
+        return await self._file.read(partial(books.book_at, number=number, instrument=instrument, at=at))
 
     async def check(self) -> list[str]:
         """Problems found by looking for broken invariants, for ``doctor``; empty when there are none."""

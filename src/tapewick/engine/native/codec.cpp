@@ -12,6 +12,7 @@
 #include <string>
 
 #include "codec_batch.hpp"
+#include "codec_groups.hpp"
 #include "codec_rows.hpp"
 
 namespace nb = nanobind;
@@ -19,18 +20,18 @@ using namespace nb::literals;
 
 namespace tapewick::codec {
 
+void raise(const char* kind, const std::string& message) {
+    nb::object type = nb::module_::import_("tapewick.errors").attr(kind);
+    PyErr_SetString(type.ptr(), message.c_str());
+    throw nb::python_error();
+}
+
 namespace {
 
 template <typename T>
 using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 constexpr int MAX_SCALE = 38;
-
-[[noreturn]] void raise(const char* kind, const std::string& message) {
-    nb::object type = nb::module_::import_("tapewick.errors").attr(kind);
-    PyErr_SetString(type.ptr(), message.c_str());
-    throw nb::python_error();
-}
 
 void check_scales(int price_scale, int size_scale) {
     if (std::min(price_scale, size_scale) < 0 || std::max(price_scale, size_scale) > MAX_SCALE)
@@ -90,15 +91,35 @@ struct Group {
 
 struct Decoded {
     nb::list groups;
+    nb::object depth, quotes, rest;  // lists, made when first read where there is nothing in them
     nb::dict others, rejects;
     int64_t last_recv;
 };
 
+template <class Each, class Make>
+void fill(nb::object& list, std::vector<Each>& from, Make&& make) {
+    if (from.empty()) return;
+    nb::list all;
+    for (Each& each : from) all.append(make(each));
+    list = std::move(all);
+}
+
+template <nb::object Decoded::*Member>
+nb::object list_of(Decoded& decoded) {
+    nb::object& list = decoded.*Member;
+    if (!list.is_valid()) list = nb::list();
+    return list;
+}
+
 Decoded collect(Batch& batch, const std::shared_ptr<Columns>& columns) {
-    Decoded out{nb::list(), nb::dict(), nb::dict(), batch.last_recv};
+    Decoded out;
+    out.last_recv = batch.last_recv;
     auto bases = std::make_shared<Bases>();
     bases->columns = columns;
     for (GroupInfo& info : batch.groups) out.groups.append(Group{std::move(info), bases, {}});
+    fill(out.depth, batch.depth, [](auto& rows) { return DepthGroup{{std::move(rows), {}, {}}}; });
+    fill(out.quotes, batch.quotes, [](auto& rows) { return QuoteGroup{{std::move(rows), {}, {}}}; });
+    fill(out.rest, batch.rest, [](Rest& rest) { return std::move(rest); });
     for (int i = 0; i < KINDS; ++i)
         if (batch.others[i] > 0) out.others[KIND_NAMES[i]] = batch.others[i];
     for (auto& [label, n] : batch.unknown) out.others[nb::str(label.c_str(), label.size())] = n;
@@ -137,7 +158,9 @@ std::string_view view(PyObject* bytes) {
 
 class Decoder {
 public:
-    Decoder(int price_scale, int size_scale) : symbols_(price_scale, size_scale) { check_scales(price_scale, size_scale); }
+    Decoder(int price_scale, int size_scale, bool books) : books_(books), symbols_(price_scale, size_scale) {
+        check_scales(price_scale, size_scale);
+    }
 
     void set_scale(std::string_view symbol, int price_scale, int size_scale) {
         check_scales(price_scale, size_scale);
@@ -153,7 +176,7 @@ public:
         Receipts receipts(recv, n);
         // The GIL stays: no other thread can take the mutex while it waits for the GIL.
         std::lock_guard lock(mutex_);
-        Batch batch(symbols_);
+        Batch batch(symbols_, book());
         for (size_t i = 0; i < n; ++i) {
             auto at = static_cast<Py_ssize_t>(i);
             batch.take(view(list ? PyList_GetItem(fast.ptr(), at) : PyTuple_GetItem(fast.ptr(), at)), receipts(i));
@@ -168,7 +191,7 @@ public:
         {
             nb::gil_scoped_release released;
             std::lock_guard lock(mutex_);
-            batch.emplace(symbols_);
+            batch.emplace(symbols_, book());
             batch->take_lines(text);
             columns = batch->finish();
         }
@@ -176,7 +199,11 @@ public:
     }
 
 private:
-    std::mutex mutex_;  // guards symbols_; never held while waiting for the GIL
+    Book* book() { return books_ ? &book_ : nullptr; }
+
+    const bool books_;
+    Book book_;         // kept for its memory
+    std::mutex mutex_;  // guards symbols_ and book_; never held while waiting for the GIL
     Symbols symbols_;
 };
 
@@ -293,11 +320,14 @@ void bind_decoder(nb::module_& m) {
         .def("__len__", [](const Group& g) { return g.info.rows; });
     nb::class_<Decoded>(m, "Decoded")
         .def_ro("groups", &Decoded::groups)
+        .def_prop_ro("depth", &list_of<&Decoded::depth>)
+        .def_prop_ro("quotes", &list_of<&Decoded::quotes>)
+        .def_prop_ro("rest", &list_of<&Decoded::rest>)
         .def_ro("others", &Decoded::others)
         .def_ro("rejects", &Decoded::rejects)
         .def_ro("last_recv", &Decoded::last_recv);
     nb::class_<Decoder>(m, "Decoder")
-        .def(nb::init<int, int>(), "price_scale"_a = 8, "size_scale"_a = 8)
+        .def(nb::init<int, int, bool>(), "price_scale"_a = 8, "size_scale"_a = 8, "books"_a = false)
         .def("set_scale", &Decoder::set_scale, "symbol"_a, "price_scale"_a, "size_scale"_a)
         .def("frames", &Decoder::frames, "frames"_a, "recv"_a)
         .def("lines", &Decoder::lines, "block"_a);
@@ -310,6 +340,7 @@ void bind_decoder(nb::module_& m) {
 void bind_codec(nb::module_& m) {
     using namespace tapewick::codec;
     bind_decoder(m);
+    bind_groups(m);
     m.def("encode_candles", &encode_candles, "instrument"_a, "rows"_a, "price_scale"_a, "size_scale"_a, nb::kw_only(),
           "times"_a = "ms", "lines"_a = false, "text_ids"_a = false);
     m.def("encode_trades", &encode_trades, "batch"_a, nb::kw_only(), "times"_a = "ms", "lines"_a = false,

@@ -31,7 +31,8 @@ Symbol& Symbols::at(std::string_view name) {
     if (last_ != nullptr && last_->name == name) return *last_;
     auto found = index_.find(name);
     if (found == index_.end()) {
-        all_.push_back({std::string(name), price_scale_, size_scale_, false});
+        BookScales scales{price_scale_, size_scale_, false};
+        all_.push_back({std::string(name), price_scale_, size_scale_, false, scales, scales});
         found = index_.emplace(all_.back().name, &all_.back()).first;
     }
     return *(last_ = found->second);
@@ -42,13 +43,22 @@ void Symbols::set_scale(std::string_view name, int price_scale, int size_scale) 
     symbol.price_scale = price_scale;
     symbol.size_scale = size_scale;
     symbol.known = true;
+    symbol.depth = symbol.quote = {price_scale, size_scale, true};
 }
 
 void Batch::take(std::string_view frame, int64_t recv) {
     last_recv = recv;
-    read_frame(frame, trade_, verdict_);
+    read_frame(frame, trade_, book_, verdict_);
+    if (verdict_.outcome == Outcome::trade) return keep(recv);
+    take_other(recv);
+}
+
+void Batch::take_other(int64_t recv) {
     switch (verdict_.outcome) {
-        case Outcome::trade: keep(recv); break;
+        case Outcome::trade: break;
+        case Outcome::depth: keep_book(recv, false); break;
+        case Outcome::quote: keep_book(recv, true); break;
+        case Outcome::rest: rest.push_back({verdict_.kind, verdict_.label, std::string(verdict_.body), recv}); break;
         case Outcome::reject: reject(verdict_.reject); break;
         case Outcome::other:
             if (verdict_.kind == Kind::unknown) ++unknown["unknown:" + verdict_.label];
@@ -81,12 +91,32 @@ void Batch::take_line(std::string_view line) {
     take(line.substr(digits + 1), static_cast<int64_t>(recv));
 }
 
-int Batch::group_of(Symbol& symbol) {
-    if (symbol.batch != number_) {
-        symbol.batch = number_;
-        symbol.group[0] = symbol.group[1] = -1;
-        symbol.top_price = symbol.top_size = 0;
+void Batch::enter(Symbol& symbol) {
+    if (symbol.batch == number_) return;
+    symbol.batch = number_;
+    symbol.group[0] = symbol.group[1] = symbol.depth_rows = symbol.quote_rows = -1;
+    symbol.top_price = symbol.top_size = 0;
+}
+
+void Batch::keep_book(int64_t recv, bool quote) {
+    Symbol& symbol = symbols_.at(book_->symbol);
+    enter(symbol);
+    auto& all = quote ? quotes : depth;
+    int& index = quote ? symbol.quote_rows : symbol.depth_rows;
+    bool first = index < 0;
+    if (first) {
+        index = static_cast<int>(all.size());
+        all.push_back(std::make_shared<BookRows>(symbol.name));
     }
+    if (all[static_cast<size_t>(index)]->append(*book_, recv, quote ? symbol.quote : symbol.depth)) return;
+    reject(Reject::overflow);
+    if (!first) return;
+    all.pop_back();
+    index = -1;
+}
+
+int Batch::group_of(Symbol& symbol) {
+    enter(symbol);
     int& group = symbol.group[trade_.kind == Kind::agg_trade];
     if (group < 0) {
         group = static_cast<int>(groups.size());

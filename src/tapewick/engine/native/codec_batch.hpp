@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "codec_book.hpp"
 #include "codec_frame.hpp"
 
 namespace tapewick::codec {
@@ -21,8 +22,10 @@ struct Symbol {
     std::string name;
     int price_scale, size_scale;
     bool known;  // scales were set or learned, not merely the defaults
+    BookScales depth, quote;
     uint64_t batch = 0;
     int group[2] = {-1, -1};
+    int depth_rows = -1, quote_rows = -1;
     int64_t top_price = 0, top_size = 0;  // largest magnitudes so far, at the current scales
 };
 
@@ -79,9 +82,17 @@ struct Columns {
     int8_t* side() { return reinterpret_cast<int8_t*>(count() + rows); }
 };
 
+// A frame kept as it came, for readers that are in no hurry.
+struct Rest {
+    Kind kind;
+    std::string stream, body;
+    int64_t recv;
+};
+
 class Batch {
 public:
-    explicit Batch(Symbols& symbols) : symbols_(symbols), number_(symbols.next_batch()) {}
+    // With `book` to read them into, frames of order books are kept too.
+    Batch(Symbols& symbols, Book* book) : symbols_(symbols), number_(symbols.next_batch()), book_(book) {}
 
     // Reads one frame and counts or keeps it.
     void take(std::string_view frame, int64_t recv);
@@ -93,6 +104,8 @@ public:
     std::shared_ptr<Columns> finish();
 
     std::vector<GroupInfo> groups;
+    std::vector<std::shared_ptr<BookRows>> depth, quotes;
+    std::vector<Rest> rest;
     int64_t last_recv = 0;
     uint64_t others[KINDS] = {};
     uint64_t rejects[8] = {};
@@ -100,12 +113,16 @@ public:
 
 private:
     void take_line(std::string_view line);
+    [[gnu::noinline]] void take_other(int64_t recv);  // apart, to keep the way of a trade short
     void keep(int64_t recv);
+    void keep_book(int64_t recv, bool quote);
+    void enter(Symbol& symbol);
     int group_of(Symbol& symbol);
     void reject(Reject reason) { ++rejects[static_cast<int>(reason)]; }
 
     Symbols& symbols_;
     uint64_t number_;
+    Book* book_;
     Trade trade_;
     Verdict verdict_;
     std::vector<Row> rows_;

@@ -2,6 +2,9 @@
 
 #include <cstring>
 
+#include "codec_book.hpp"
+#include "codec_scan.hpp"
+
 namespace tapewick::codec {
 
 namespace {
@@ -31,54 +34,12 @@ constexpr uint32_t TRADE_KEYS = bit('s') | bit('t') | bit('p') | bit('q') | bit(
 constexpr uint32_t AGG_KEYS = bit('s') | bit('f') | bit('l') | bit('p') | bit('q') | bit('m') | UPPER;
 
 // The hand scan over `{"k":v,…}` with one-letter keys, no white space, no escapes.
-struct Scan {
-    const char* p;
-    const char* end;
+struct Scan : Scanner {
     Trade& trade;
     int64_t t = 0, f = 0, l = 0, time = 0;
     uint32_t seen = 0;
     bool known_x = false;
     bool absent_x = false;
-
-    bool integer(int64_t& out) {
-        uint64_t value;
-        int digits = scan_unsigned(p, end, value);
-        if (digits == 0 || (digits > 1 && *p == '0')) return false;
-        p += digits;
-        out = static_cast<int64_t>(value);
-        return true;
-    }
-
-    bool string(std::string_view& out) {
-        if (p == end || *p != '"') return false;
-        const char* start = ++p;
-        while (p < end && *p != '"') {
-            if (*p < 0x20 || *p > 0x7e || *p == '\\') return false;
-            ++p;
-        }
-        if (p == end) return false;
-        out = {start, static_cast<size_t>(p++ - start)};
-        return true;
-    }
-
-    bool decimal(Decimal& out) {
-        if (p == end || *p != '"') return false;
-        ++p;
-        if (!scan_decimal(p, end, out)) return false;
-        ++p;
-        return true;
-    }
-
-    bool boolean(bool& out) {
-        if (starts(p, end, "true")) {
-            p += 4;
-            return out = true;
-        }
-        if (!starts(p, end, "false")) return false;
-        p += 5;
-        out = false;
-        return true;
-    }
 
     bool field(char key) {
         int64_t ignored = 0;
@@ -145,22 +106,37 @@ struct Scan {
 
 bool scan_body(const char* p, const char* end, std::string_view tail, Kind kind, Trade& trade) {
     trade.kind = kind;
-    Scan scan{p, end, trade};
+    Scan scan{{p, end}, trade};
     return scan.object() && std::string_view(scan.p, static_cast<size_t>(end - scan.p)) == tail;
 }
 
-// Whether the frame was settled by its first bytes and, for a trade, the hand scan.
-bool scan_frame(std::string_view frame, Trade& trade, Verdict& verdict) {
+// A frame of an order book, or one kept raw; false leaves it to the walk.
+[[gnu::noinline]] bool scan_other(std::string_view name, const char* body, const char* end, std::string_view tail, Book& book, Verdict& verdict) {
+    if (is_rest(verdict.kind)) {
+        std::string_view rest{body, static_cast<size_t>(end - body)};
+        if (!plain(name) || !rest.ends_with(tail)) return false;
+        verdict.outcome = Outcome::rest;
+        verdict.label = name;
+        verdict.body = rest.substr(0, rest.size() - tail.size());
+        return true;
+    }
+    verdict.outcome = verdict.kind == Kind::depth_update ? Outcome::depth : Outcome::quote;
+    return plain(name) && (verdict.kind == Kind::depth_update ? scan_depth : scan_quote)(body, end, tail, book);
+}
+
+// Whether the frame was settled by its first bytes and, if it is to be read, the hand scan.
+bool scan_frame(std::string_view frame, Trade& trade, Book* book, Verdict& verdict) {
     const char* p = frame.data();
     const char* end = p + frame.size();
-    auto settle = [&](Kind kind, const char* body, std::string_view tail) {
+    auto settle = [&](Kind kind, std::string_view name, const char* body, std::string_view tail) {
         verdict.kind = kind;
-        if (!is_trade(kind)) {
-            verdict.outcome = Outcome::other;
-            return kind != Kind::unknown;
+        if (is_trade(kind)) {
+            verdict.outcome = Outcome::trade;
+            return plain(name) && scan_body(body, end, tail, kind, trade);
         }
-        verdict.outcome = Outcome::trade;
-        return scan_body(body, end, tail, kind, trade);
+        if (book != nullptr && (is_book(kind) || is_rest(kind))) return scan_other(name, body, end, tail, *book, verdict);
+        verdict.outcome = Outcome::other;
+        return kind != Kind::unknown;
     };
     auto quoted = [&](std::string_view prefix) {
         const char* start = p + prefix.size();
@@ -171,16 +147,14 @@ bool scan_frame(std::string_view frame, Trade& trade, Verdict& verdict) {
         std::string_view name = quoted(STREAM);
         const char* after = name.data() + name.size();
         if (name.empty() || !starts(after, end, DATA)) return false;
-        Kind kind = kind_of_stream(name);
-        if (is_trade(kind) && !plain(name)) return false;
-        return settle(kind, after + DATA.size(), "}");
+        return settle(kind_of_stream(name), name, after + DATA.size(), "}");
     }
     if (starts(p, end, EVENT)) {
         std::string_view tag = quoted(EVENT);
         if (tag.empty() || !starts(tag.data() + tag.size(), end, "\",")) return false;
-        return settle(kind_of_event(tag), p, "");
+        return settle(kind_of_event(tag), {}, p, "");
     }
-    if (starts(p, end, SNAPSHOT)) return settle(Kind::snapshot, p, "");
+    if (starts(p, end, SNAPSHOT)) return settle(Kind::snapshot, {}, p, "");
     return false;
 }
 
@@ -230,12 +204,12 @@ int64_t time_ns(int64_t value) {
     return 0;
 }
 
-void read_frame(std::string_view frame, Trade& trade, Verdict& verdict) {
+void read_frame(std::string_view frame, Trade& trade, Book* book, Verdict& verdict) {
     if (frame.size() > MAX_FRAME) {
         verdict.outcome = Outcome::reject;
         verdict.reject = Reject::oversize;
-    } else if (!scan_frame(frame, trade, verdict)) {
-        walk_frame(frame, trade, verdict);
+    } else if (!scan_frame(frame, trade, book, verdict)) {
+        walk_frame(frame, trade, book, verdict);
     }
 }
 

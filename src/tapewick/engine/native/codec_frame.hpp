@@ -32,6 +32,10 @@ inline constexpr const char* KIND_NAMES[] = {
 inline constexpr int KINDS = static_cast<int>(Kind::unknown) + 1;
 
 inline bool is_trade(Kind kind) { return kind == Kind::trade || kind == Kind::agg_trade; }
+inline bool is_book(Kind kind) { return kind == Kind::depth_update || kind == Kind::book_ticker; }
+inline bool is_rest(Kind kind) {
+    return kind == Kind::kline || kind == Kind::mini_ticker || kind == Kind::partial_depth || kind == Kind::snapshot;
+}
 
 // A decoded trade. `symbol` points into the frame or into `scratch`.
 struct Trade {
@@ -47,19 +51,24 @@ struct Trade {
     std::string scratch;
 };
 
-enum class Outcome { trade, other, reject };
+enum class Outcome { trade, depth, quote, rest, other, reject };
 
-// What became of a frame; `label` names an unknown type (valid until the next call).
+// What became of a frame. `label` names an unknown type; of a frame kept raw (`rest`) it is the
+// stream's name and `body` its data, which points into the frame.
 struct Verdict {
     Outcome outcome = Outcome::other;
     Kind kind = Kind::unknown;
     Reject reject = Reject::malformed_json;
     std::string label;
+    std::string_view body;
 };
+
+struct Book;
 
 // Reads one frame. Canonical trades take a scan without validation of what the scan does not
 // need; anything unusual takes the generic walk, which accepts and refuses the same frames.
-void read_frame(std::string_view frame, Trade& trade, Verdict& verdict);
+// With `book`, frames of order books are read too and some others kept raw, instead of only counted.
+void read_frame(std::string_view frame, Trade& trade, Book* book, Verdict& verdict);
 
 // The type a combined stream's name announces; `unknown` if none.
 Kind kind_of_stream(std::string_view name);
@@ -71,6 +80,6 @@ Kind kind_of_event(std::string_view tag);
 int64_t time_ns(int64_t value);
 
 // The generic walk over a whole frame (codec_walk.cpp).
-void walk_frame(std::string_view frame, Trade& trade, Verdict& verdict);
+void walk_frame(std::string_view frame, Trade& trade, Book* book, Verdict& verdict);
 
 }  // namespace tapewick::codec

@@ -3,8 +3,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "codec_number.hpp"
-
 namespace tapewick::codec {
 
 namespace {
@@ -217,6 +215,29 @@ Token parse_document(std::string_view text) {
 
 std::string_view unescape(const Token& string, std::string& scratch) { return unescape_raw(string.text, scratch); }
 
+bool is_integer(const Token& token) {
+    return token.type == Json::number && token.text.find_first_of(".eE") == std::string_view::npos;
+}
+
+bool is_number(const Token& token) { return token.type == Json::number || token.type == Json::string; }
+
+bool to_int64(const Token& token, int64_t& out) {
+    std::string_view text = token.text;
+    bool negative = text[0] == '-';
+    if (negative) text.remove_prefix(1);
+    if (text.size() > 19) return false;
+    uint64_t value = 0;
+    for (char c : text) value = value * 10 + static_cast<uint64_t>(c - '0');
+    if (value > static_cast<uint64_t>(INT64_TOP) + (negative ? 1 : 0)) return false;
+    out = static_cast<int64_t>(negative ? 0 - value : value);
+    return true;
+}
+
+bool to_decimal(const Token& token, Decimal& out) {
+    std::string scratch;
+    return parse_decimal(token.type == Json::string ? unescape(token, scratch) : token.text, out);
+}
+
 Members::Members(const Token& object) : p_(object.text.data() + 1), end_(object.text.data() + object.text.size()) {}
 
 bool Members::next() {
@@ -228,6 +249,18 @@ bool Members::next() {
     if (at.at('}') || !at.member_key(raw)) return false;
     key_ = unescape_raw(raw, scratch_);
     if (!at.value(value_, 0)) return false;
+    p_ = at.p;
+    return true;
+}
+
+Elements::Elements(const Token& array) : p_(array.text.data() + 1), end_(array.text.data() + array.text.size()) {}
+
+bool Elements::next() {
+    Cursor at{p_, end_};
+    at.space();
+    at.take(',');
+    at.space();
+    if (at.at(']') || !at.value(value_, 0)) return false;
     p_ = at.p;
     return true;
 }

@@ -67,6 +67,19 @@ bool parse_decimal(std::string_view text, Decimal& out) {
     return true;
 }
 
+const char* scan_last_decimal(const char* p, const char* end, int wide, Decimal& out) {
+    if (p == end || *p++ != '.') return nullptr;
+    int digits = 0;
+    for (; p < end && is_digit(*p); ++p, ++digits) {
+        if (wide + digits == 18) return nullptr;
+        // Zeros count only once another digit follows them.
+        if (*p == '0') continue;
+        out.mantissa = out.mantissa * POW10[digits + 1 - out.scale] + static_cast<unsigned>(*p - '0');
+        out.scale = digits + 1;
+    }
+    return digits > 0 && p < end && *p == '"' ? p : nullptr;
+}
+
 int fit_scale(int wanted, const Decimal& value) {
     int scale = std::max(wanted, value.scale);
     auto roomy = [&](int at) {

@@ -74,6 +74,10 @@ inline int scan_unsigned(const char* p, const char* end, uint64_t& value) {
     return total;
 }
 
+// What scan_decimal does where fewer than eight bytes may follow the point and the `wide` digits before it
+// are read: the closing quote, null for anything else. By value: `p` then stays in a register.
+const char* scan_last_decimal(const char* p, const char* end, int wide, Decimal& out);
+
 // The common form `digits[.digits]"` with at most 18 digits: advances `p` to the closing quote.
 // False (and `p` undefined) for anything else, which parse_decimal then decides.
 inline bool scan_decimal(const char*& p, const char* end, Decimal& out) {
@@ -83,7 +87,8 @@ inline bool scan_decimal(const char*& p, const char* end, Decimal& out) {
     p += wide;
     out = {whole, 0, false};
     if (p < end && *p == '"') return true;
-    if (end - p < 10 || *p != '.') return false;
+    if (end - p < 10) return (p = scan_last_decimal(p, end, wide, out)) != nullptr;
+    if (*p != '.') return false;
     Digits d = load_digits(++p);
     p += d.count;
     if (d.count == 0 || *p != '"' || wide + d.count > 18) return false;

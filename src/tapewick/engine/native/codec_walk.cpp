@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "codec_book.hpp"
 #include "codec_frame.hpp"
 
 namespace tapewick::codec {
@@ -26,29 +27,6 @@ std::array<Token, N> pick(const Token& object, const std::array<std::string_view
 enum Field { F_s, F_t, F_f, F_l, F_T, F_p, F_q, F_m, F_X, F_ps, F_e };
 constexpr std::array<std::string_view, 11> FIELDS = {"s", "t", "f", "l", "T", "p", "q", "m", "X", "ps", "e"};
 using Fields = std::array<Token, FIELDS.size()>;
-
-bool is_integer(const Token& token) {
-    return token.type == Json::number && token.text.find_first_of(".eE") == std::string_view::npos;
-}
-
-bool is_number(const Token& token) { return token.type == Json::number || token.type == Json::string; }
-
-bool to_int64(const Token& token, int64_t& out) {
-    std::string_view text = token.text;
-    bool negative = text[0] == '-';
-    if (negative) text.remove_prefix(1);
-    if (text.size() > 19) return false;
-    uint64_t value = 0;
-    for (char c : text) value = value * 10 + static_cast<uint64_t>(c - '0');
-    if (value > static_cast<uint64_t>(INT64_TOP) + (negative ? 1 : 0)) return false;
-    out = static_cast<int64_t>(negative ? 0 - value : value);
-    return true;
-}
-
-bool to_decimal(const Token& token, Decimal& out) {
-    std::string scratch;
-    return parse_decimal(token.type == Json::string ? unescape(token, scratch) : token.text, out);
-}
 
 bool symbol_of(const Token& token, Trade& trade) {
     if (token.type != Json::string) return false;
@@ -115,48 +93,78 @@ void count_other(Verdict& verdict, Kind kind, std::string_view label = {}) {
     if (kind == Kind::unknown) verdict.label = shorten(label);
 }
 
-// A body without an event tag is known by its stream or its shape.
-void classify_shape(const Token& body, std::string_view stream, Verdict& verdict) {
-    auto has = pick(body, std::array<std::string_view, 10>{
-                              "u", "b", "B", "a", "A", "lastUpdateId", "result", "id", "error", "code"});
-    if (has[0].present() && has[1].present() && has[2].present() && has[3].present() && has[4].present())
-        return count_other(verdict, Kind::book_ticker);
-    if (has[5].present()) return count_other(verdict, Kind::snapshot);
-    if (has[6].present() || has[7].present() || has[8].present() || has[9].present())
-        return count_other(verdict, Kind::control);
-    count_other(verdict, Kind::unknown, stream);
+void keep_raw(Verdict& verdict, Kind kind, std::string_view stream, const Token& body) {
+    verdict.outcome = Outcome::rest;
+    verdict.kind = kind;
+    verdict.label = stream;
+    verdict.body = body.text;
 }
 
-// A body whose type the stream did not settle (`kind` unknown), or that must be a trade.
-void walk_body(const Token& body, Kind kind, std::string_view stream, Trade& trade, Verdict& verdict) {
-    if (body.type != Json::object) {
-        if (is_trade(kind)) return refuse(verdict, Reject::wrong_type);
-        std::string_view shape = body.type == Json::array ? "array" : "scalar";
-        return count_other(verdict, Kind::unknown, stream.empty() ? shape : stream);
+// Where one frame is read to.
+struct Walk {
+    Trade& trade;
+    Book* book;
+    Verdict& verdict;
+
+    // Whether a type's frames are more than counted.
+    bool wanted(Kind kind) const { return is_trade(kind) || (book != nullptr && (is_book(kind) || is_rest(kind))); }
+
+    // A body without an event tag is known by its stream or its shape.
+    void shape(const Token& body, std::string_view stream) {
+        auto has = pick(body, std::array<std::string_view, 10>{
+                                  "u", "b", "B", "a", "A", "lastUpdateId", "result", "id", "error", "code"});
+        if (has[0].present() && has[1].present() && has[2].present() && has[3].present() && has[4].present())
+            return settled(body, Kind::book_ticker, stream);
+        if (has[5].present()) return settled(body, Kind::snapshot, stream);
+        if (has[6].present() || has[7].present() || has[8].present() || has[9].present())
+            return count_other(verdict, Kind::control);
+        count_other(verdict, Kind::unknown, stream);
     }
-    Fields fields = pick(body, FIELDS);
-    const Token& tag = fields[F_e];
-    if (tag.present()) {
-        std::string scratch;
-        if (tag.type != Json::string) return refuse(verdict, Reject::wrong_type);
-        std::string_view event = unescape(tag, scratch);
-        Kind named = kind_of_event(event);
-        if (kind == Kind::unknown && !is_trade(named)) return count_other(verdict, named, event);
-        if (kind != Kind::unknown && kind != named) return refuse(verdict, Reject::wrong_type);
-        kind = named;
-    } else if (kind == Kind::unknown) {
-        return classify_shape(body, stream, verdict);
+
+    // A body of a known type that is no trade.
+    void settled(const Token& body, Kind kind, std::string_view stream) {
+        if (!wanted(kind)) return count_other(verdict, kind);
+        if (is_rest(kind)) return keep_raw(verdict, kind, stream, body);
+        bool depth = kind == Kind::depth_update;
+        if (auto refused = depth ? walk_depth(body, *book) : walk_quote(body, *book)) return refuse(verdict, *refused);
+        verdict.outcome = depth ? Outcome::depth : Outcome::quote;
+        verdict.kind = kind;
     }
-    trade.kind = kind;
-    walk_trade(fields, trade, verdict);
-}
+
+    // A body whose type the stream did not settle (`kind` unknown), or one to be read.
+    void body(const Token& body, Kind kind, std::string_view stream) {
+        if (is_rest(kind)) return keep_raw(verdict, kind, stream, body);
+        if (body.type != Json::object) {
+            if (kind != Kind::unknown) return refuse(verdict, Reject::wrong_type);
+            std::string_view shape = body.type == Json::array ? "array" : "scalar";
+            return count_other(verdict, Kind::unknown, stream.empty() ? shape : stream);
+        }
+        Fields fields = pick(body, FIELDS);
+        const Token& tag = fields[F_e];
+        if (tag.present()) {
+            std::string scratch;
+            if (tag.type != Json::string) return refuse(verdict, Reject::wrong_type);
+            std::string_view event = unescape(tag, scratch);
+            Kind named = kind_of_event(event);
+            if (kind == Kind::unknown && !wanted(named)) return count_other(verdict, named, event);
+            if (kind != Kind::unknown && kind != named) return refuse(verdict, Reject::wrong_type);
+            kind = named;
+        } else if (kind == Kind::unknown) {
+            return shape(body, stream);
+        }
+        if (!is_trade(kind)) return settled(body, kind, stream);
+        trade.kind = kind;
+        walk_trade(fields, trade, verdict);
+    }
+};
 
 }  // namespace
 
-void walk_frame(std::string_view frame, Trade& trade, Verdict& verdict) {
+void walk_frame(std::string_view frame, Trade& trade, Book* book, Verdict& verdict) {
     if (!valid_utf8(frame)) return refuse(verdict, Reject::bad_utf8);
     Token document = parse_document(frame);
     if (!document.present()) return refuse(verdict, Reject::malformed_json);
+    Walk walk{trade, book, verdict};
     if (document.type == Json::object) {
         auto [stream, data] = pick(document, std::array<std::string_view, 2>{"stream", "data"});
         if (stream.present() && data.present()) {
@@ -164,11 +172,11 @@ void walk_frame(std::string_view frame, Trade& trade, Verdict& verdict) {
             std::string scratch;
             std::string_view name = unescape(stream, scratch);
             Kind kind = kind_of_stream(name);
-            if (kind != Kind::unknown && !is_trade(kind)) return count_other(verdict, kind);
-            return walk_body(data, kind, name, trade, verdict);
+            if (kind != Kind::unknown && !walk.wanted(kind)) return count_other(verdict, kind);
+            return walk.body(data, kind, name);
         }
     }
-    walk_body(document, Kind::unknown, {}, trade, verdict);
+    walk.body(document, Kind::unknown, {});
 }
 
 }  // namespace tapewick::codec

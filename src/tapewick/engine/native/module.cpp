@@ -12,6 +12,7 @@ using namespace nb::literals;
 
 #ifdef HAVE_CODEC
 void bind_codec(nb::module_& m);
+void bind_book(nb::module_& m);
 #endif
 
 namespace tapewick {
@@ -160,5 +161,6 @@ NB_MODULE(_native, m) {
     tapewick::bind_core(m);
 #ifdef HAVE_CODEC
     bind_codec(m);
+    bind_book(m);
 #endif
 }

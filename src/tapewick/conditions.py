@@ -1,0 +1,166 @@
+"""What is known of streams, gaps and books right now, and who wants to hear when it changes.
+
+Streams are known from sources' ``Health``, books from ``Books``, gaps from the store: it is read when
+something may have changed, and only for instruments somebody listens to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol, TypeAlias
+
+from tapewick.books import BookView
+from tapewick.model import BookUpdate, Gap, Health, Quote
+
+__all__ = ["Condition", "ConditionListener", "Conditions", "concerns"]
+
+Condition: TypeAlias = dict[str, object]
+"""One row of channel ``health``: ``kind`` stream_health, gap_opened, gap_closed or book_state; times in ms."""
+
+MS = 1_000_000
+Key: TypeAlias = tuple[int, int]  # of a gap: left and right id
+
+
+class ConditionListener(Protocol):
+    """Who is told; called in the event loop, must not wait. ``instrument`` "": all it wants to hear of."""
+
+    instrument: str
+
+    def changed(self, row: Condition) -> None: ...
+
+
+def concerns(health: Health, id: str) -> bool:
+    """Whether a source's word is about instrument ``id``: by name, or as one of its venue's sources."""
+    if health.instrument:
+        return health.instrument == id
+    return health.source.rpartition(":")[2] == id.partition(":")[0]
+
+
+class Conditions:
+    """Current states and their listeners. It listens to all books (``BookListener``)."""
+
+    def __init__(self) -> None:
+        self.streams: dict[tuple[str, str], Health] = {}
+        self._books: dict[str, tuple[BookView, tuple[str, str, str]]] = {}  # with what was told of it
+        self._gaps: dict[str, dict[Key, Gap]] = {}  # open ones of instruments somebody listens to
+        self._listeners: set[ConditionListener] = set()
+        self._doubtful: set[str] = set()
+        self._doubt = asyncio.Event()
+
+    # -- what changes --------------------------------------------------------------------------
+
+    def health(self, health: Health) -> None:
+        """A source's word about its connection, or one stream of it."""
+        key = health.source, health.instrument
+        before, self.streams[key] = self.streams.get(key), health
+        if before is None or (before.state, before.detail) != (health.state, health.detail):
+            self._tell(_stream(health), health)
+
+    def book(self, view: BookView, update: BookUpdate | None) -> None:
+        known, told = self._books.get(view.instrument), (view.state, view.run, view.detail)
+        if known is None or known[1] != told:
+            self._books[view.instrument] = view, told
+            self._tell(_book(view), view.instrument)
+
+    def quoted(self, quote: Quote) -> None:
+        """Not a condition."""
+
+    def gaps(self, id: str, gaps: Iterable[Gap]) -> None:
+        """All gaps of an instrument as the store has them."""
+        now = {(gap.left_id, gap.right_id): gap for gap in gaps}
+        before = self._gaps.get(id, {})
+        opened = {key: gap for key, gap in now.items() if gap.state != "closed"}
+        self._gaps[id] = opened
+        for key, gap in before.items():
+            if key not in opened:
+                self._tell(_gap("gap_closed", now.get(key, gap)), id)
+        for key, gap in opened.items():
+            if key not in before:
+                self._tell(_gap("gap_opened", gap), id)
+
+    def hint(self, id: str) -> None:
+        """The gaps of ``id`` may have changed."""
+        if id in self._gaps:
+            self._doubtful.add(id)
+            self._doubt.set()
+
+    def moved(self, id: str) -> None:
+        """The tape of ``id`` has grown: its open gaps may have closed."""
+        if self._gaps.get(id):
+            self.hint(id)
+
+    async def doubtful(self) -> set[str]:
+        """Wait for instruments whose gaps may have changed; each is named once per hint."""
+        await self._doubt.wait()
+        self._doubt.clear()
+        ids, self._doubtful = self._doubtful, set()
+        return ids
+
+    # -- who listens ---------------------------------------------------------------------------
+
+    def unknown(self, ids: Iterable[str]) -> list[str]:
+        """Those whose gaps have to be read before ``rows`` can tell them."""
+        return [id for id in ids if id not in self._gaps]
+
+    def listen(self, listener: ConditionListener) -> None:
+        self._listeners.add(listener)
+
+    def leave(self, listener: ConditionListener) -> None:
+        """Tell it nothing more; gaps nobody asks for are followed no longer."""
+        self._listeners.discard(listener)
+        wanted = {one.instrument for one in self._listeners}
+        if "" not in wanted:
+            self._gaps = {id: gaps for id, gaps in self._gaps.items() if id in wanted}
+
+    def rows(self, id: str) -> list[Condition]:
+        """The current states of one instrument, or with "" of all."""
+        streams = [_stream(one) for one in self.streams.values() if not id or concerns(one, id)]
+        books = [_book(view) for view, _ in self._books.values() if id in ("", view.instrument)]
+        listed = [self._gaps.get(id, {})] if id else self._gaps.values()
+        gaps = [_gap("gap_opened", gap) for one in listed for gap in one.values()]
+        return streams + books + gaps
+
+    def _tell(self, row: Condition, about: Health | str) -> None:
+        for listener in tuple(self._listeners):
+            own = listener.instrument
+            if not own or (concerns(about, own) if isinstance(about, Health) else about == own):
+                listener.changed(row)
+
+
+def _stream(health: Health) -> Condition:
+    return {
+        "kind": "stream_health",
+        "source": health.source,
+        "instrument": health.instrument or None,
+        "state": health.state,
+        "detail": health.detail,
+        "ts": health.ts // MS,
+    }
+
+
+def _book(view: BookView) -> Condition:
+    return {
+        "kind": "book_state",
+        "instrument": view.instrument,
+        "state": view.state,
+        "detail": view.detail,
+        "source_run": view.run,
+        "seq": view.seq,
+        "last_update_id": view.last_id,
+        "ts_event": view.ts_event // MS or None,
+    }
+
+
+def _gap(kind: str, gap: Gap) -> Condition:
+    return {
+        "kind": kind,
+        "instrument": gap.instrument,
+        "left_id": gap.left_id,
+        "right_id": gap.right_id,
+        "left_ts": gap.left_ts // MS,
+        "right_ts": gap.right_ts // MS,
+        "state": gap.state,
+        "reason": gap.reason,
+        "attempts": gap.attempts,
+    }

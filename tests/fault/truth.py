@@ -1,0 +1,101 @@
+"""What must be in a store after everything that went wrong: the venue's own trades, and candles of them by brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from tapewick.model import State
+from tapewick.sim.bars import INTERVALS
+from tapewick.sim.market import SimTrade
+from tapewick.timeframe import BY_INDEX, STORED, bucket_end
+from tests.engine.brute import Trade, candles, values
+from tests.fault.rig import Rig, opened
+
+__all__ = ["assert_tape_is_the_truth"]
+
+MS = 1_000_000
+LATENESS = 2 * 10**9
+
+
+async def assert_tape_is_the_truth(rig: Rig, trades: dict[str, list[SimTrade]] | None = None) -> int:
+    """Every trade once and exact, no hole, every candle of the 17 stored timeframes right; how many trades.
+
+    ``trades``: by symbol what happened, where it is more than the venue has seen since it was opened. The tape
+    begins with the first trade that was collected.
+    """
+    total = 0
+    for symbol in rig.symbols:
+        happened = rig.venue.truth(symbol) if trades is None else trades[symbol]
+        total += await _assert_one(rig, symbol, happened)
+    return total
+
+
+async def _assert_one(rig: Rig, symbol: str, happened: list[SimTrade]) -> int:
+    id = f"sim:{symbol}"
+    state = await rig.store.coverage(id)
+    assert not opened(state)
+    assert len(state.ranges) == 1, "one unbroken range of ids"
+    low, high = state.ranges[0, :2].tolist()
+    truth = [trade for trade in happened if low <= trade.id <= high]
+    ids = {trade.id for trade in truth}
+    assert set(range(low, high + 1)) - ids <= rig.venue.voids(symbol), "what is covered is a trade or void"
+    own = state.instrument
+    stored, head = await rig.store.trades(id)
+    assert stored.seq is not None and stored.seq.tolist() == list(range(1, head.seq + 1))
+    columns = zip(stored.trade_id, stored.price, stored.size, stored.ts_event, stored.side, strict=True)
+    tape = sorted(tuple(map(int, row)) for row in columns)
+    scaled = [_row(trade, own.price_scale, own.size_scale) for trade in truth]
+    assert tape == scaled, f"{id}: {_difference(tape, scaled)}"
+    await _assert_candles(rig, id, [Trade(*row[:1], row[3], row[1], row[2], row[4]) for row in scaled])
+    await _assert_bars(rig, id, symbol, truth)
+    return len(truth)
+
+
+def _row(trade: SimTrade, price_scale: int, size_scale: int) -> tuple[int, int, int, int, int]:
+    price, size = Decimal(trade.price).scaleb(price_scale), Decimal(trade.size).scaleb(size_scale)
+    assert price == int(price) and size == int(size)
+    return trade.id, int(price), int(size), trade.time * MS, -1 if trade.buyer_is_maker else 1
+
+
+def _difference(got: Iterable[tuple[int, ...]], wanted: Iterable[tuple[int, ...]]) -> str:
+    first, second = set(got), set(wanted)
+    return f"too much {sorted(first - second)[:5]}, missing {sorted(second - first)[:5]}"
+
+
+async def _assert_candles(rig: Rig, id: str, trades: list[Trade]) -> None:
+    """Values by brute force; complete wherever ids prove it (market-semantics 5.2), and only there."""
+    wanted = candles(trades)
+    first, last = trades[0].ts, trades[-1].ts
+    for tf in STORED:
+        rows, head = await rig.store.candles(id, tf.index)
+        got = {(tf.index, int(row["open_time"])): values(row) for row in rows}
+        assert len(got) == len(rows), f"{id} {tf.name}: a candle is stored twice"
+        assert got == {key: value for key, value in wanted.items() if key[0] == tf.index}, f"{id} {tf.name}"
+        for row in rows:
+            start = int(row["open_time"])
+            end = bucket_end(BY_INDEX[tf.index], start)
+            assert (row["state"] == State.OPEN) == (end > head.watermark), (id, tf.name, start)
+            if row["state"] != State.OPEN:
+                proven = first < start - LATENESS and last >= end + LATENESS
+                assert (row["complete"] == 1) == proven, (id, tf.name, start)
+
+
+async def _assert_bars(rig: Rig, id: str, symbol: str, truth: list[SimTrade]) -> None:
+    """The venue's own bars, where all their trades are on the tape."""
+    names = {tf.name: tf for tf in STORED}
+    for interval in INTERVALS:
+        if interval not in names:
+            continue
+        rows, _ = await rig.store.candles(id, names[interval].index)
+        bars = rig.venue.bars(symbol, interval, start=truth[0].time, end=truth[-1].time)
+        told = {bar.start * MS: bar for bar in bars if bar.trades and bar.end <= truth[-1].time}
+        for row in rows:
+            bar = told.pop(int(row["open_time"]), None)
+            if bar is not None:
+                own = values(row)
+                assert own[:11] == (
+                    bar.open, bar.high, bar.low, bar.close, bar.volume, bar.quote, bar.taker, bar.taker_quote,
+                    bar.trades, bar.first_id, bar.last_id,
+                ), (id, interval)  # fmt: skip
+        assert not told, f"{id} {interval}: no candle at {sorted(told)}"
