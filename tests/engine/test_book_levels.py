@@ -45,6 +45,25 @@ def test_native_levels_equal_the_reference(steps: list[Any], n: int) -> None:
             assert [c.tobytes() for c in ours.levels(depth)] == [c.tobytes() for c in theirs.levels(depth)]
 
 
+@pytest.mark.parametrize("width", [30, 400, 20_000])
+def test_levels_that_come_and_go(width: int) -> None:
+    """Many small changes around a wandering middle, most of them removals after a while."""
+    rng = np.random.default_rng(width)
+    ours, theirs = _native.Levels(), _book_reference.Levels()
+    for step in range(600):
+        middle = 100_000 + 50 * (step % 40)
+        prices = middle + rng.integers(-width, width, 40)
+        sizes = rng.integers(1, 9, 40) * (rng.random(40) < 0.6 - step / 1_200)
+        bids = prices < middle
+        args = prices[bids], sizes[bids], prices[~bids], sizes[~bids]
+        ours.put(*args)
+        theirs.put(*args)
+        assert (len(ours), ours.best()) == (len(theirs), theirs.best())
+        if step % 20 == 0:
+            for depth in (0, 7):
+                assert [c.tobytes() for c in ours.levels(depth)] == [c.tobytes() for c in theirs.levels(depth)]
+
+
 @pytest.mark.parametrize("levels", [_native.Levels, _book_reference.Levels])
 def test_bad_arguments(levels: Any) -> None:
     one, two = np.ones(1, np.int64), np.ones(2, np.int64)

@@ -44,7 +44,14 @@ PRODUCTS = {
         ("https://fapi.binance.com",),
         ("wss://fstream.binance.com",),
         "/fapi/v1",
-        tiers={"trade": "/public", "aggTrade": "/market"},
+        tiers={
+            "trade": "/public",
+            "depth": "/public",
+            "bookTicker": "/public",
+            "aggTrade": "/market",
+            "kline_1m": "/market",
+            "miniTicker": "/market",
+        },
     ),
     "binance-coinm": Product(("https://dapi.binance.com",), ("wss://dstream.binance.com",), "/dapi/v1"),
 }

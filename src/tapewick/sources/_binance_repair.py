@@ -25,6 +25,7 @@ __all__ = ["BinanceRepairer"]
 
 PAGE = 1000  # rows, the venue's limit
 ABSENT = (401, 403, 404)  # how hosts without raw history answer
+FIREWALL = 300 * 10**9  # ns for which a 403 may be a firewall's, which says nothing of what the host has
 BEFORE = 1_000_000_000  # ns before the last known trade at which aggregates are looked for
 SPOT = "/api/v3"
 FUTURES_LIMIT = 2400  # weight per minute
@@ -60,6 +61,7 @@ class BinanceRepairer:
         self.venue = venue
         self._product, self._root = product, product.root
         self._granularity, self._priority = granularity, priority
+        self._forbidden_since: int | None = None  # when raw trades were refused with 403, if never given since
         self._weights = (25, 4) if product.root == SPOT else (20, 20)
         self._clock = clock or RealClock()
         self._client = VenueClient(
@@ -111,7 +113,7 @@ class BinanceRepairer:
             try:
                 raw = await self._trades(instrument, low, high)
             except VenueRefused as error:
-                if error.status not in ABSENT or self._root != SPOT:
+                if not self._absent(error.status):
                     raise
         if raw is not None:
             pages = self._pages(
@@ -127,6 +129,15 @@ class BinanceRepairer:
         async with aclosing(pages):
             async for page in pages:
                 yield page
+
+    def _absent(self, status: int) -> bool:
+        """Whether a refusal of raw trades tells that the host has none; of a 403 only where it lasts."""
+        if status == 403:
+            now = self._clock.now()
+            self._forbidden_since = self._forbidden_since or now
+            if now - self._forbidden_since < FIREWALL:
+                return False
+        return status in ABSENT and self._root == SPOT
 
     async def _pages(
         self,
@@ -163,13 +174,15 @@ class BinanceRepairer:
                     await asyncio.wait({following})
 
     async def _trades(self, instrument: str, low: int, high: int) -> list[TradeRow]:
-        return await self._client.get(
+        found = await self._client.get(
             f"{self._root}/historicalTrades",
             list[TradeRow],
             {"symbol": _symbol(instrument), "fromId": low, "limit": min(PAGE, high - low + 1)},
             weight=self._weights[0],
             priority=self._priority,
         )
+        self._forbidden_since = None
+        return found
 
     async def _aggregates(self, instrument: str, **params: int) -> list[AggregateRow]:
         return await self._client.get(

@@ -15,28 +15,42 @@ struct PriceLevel {
 // Wraps instead of overflowing: a price is any 64 bits a message held.
 inline std::int64_t negated(std::int64_t value) { return static_cast<std::int64_t>(0 - static_cast<std::uint64_t>(value)); }
 
-// One side, sorted with the best level at the back, where nearly all changes happen.
+// One side, sorted with the best level at the back, where most changes happen. A removed level stays as
+// one of size 0 until there are too many of them: prices come and go, and moving what lies behind costs most.
 class BookSide {
 public:
     // Sets the level at `key`; size 0 removes it, an absent one included.
     void set(std::int64_t key, std::int64_t size);
     // Replaces everything by levels in any order; of repeated keys the last counts.
     void load(std::vector<PriceLevel> levels);
-    void clear() { levels_.clear(); }
+    void clear();
 
-    std::size_t size() const { return levels_.size(); }
-    bool empty() const { return levels_.empty(); }
+    std::size_t size() const { return count_; }
+    bool empty() const { return count_ == 0; }
     const PriceLevel& best() const { return levels_.back(); }
-    // The nth best.
-    const PriceLevel& operator[](std::size_t n) const { return levels_[levels_.size() - 1 - n]; }
+    // The `n` best levels (0: all) by `take(level)`, best first.
+    template <class Take>
+    void each(std::size_t n, Take&& take) const {
+        std::size_t left = n == 0 || n > count_ ? count_ : n;
+        for (auto level = levels_.rbegin(); left > 0; ++level) {
+            if (level->size == 0) continue;
+            take(*level);
+            --left;
+        }
+    }
     // Multiplies all keys and sizes; false, and nothing changed, if one would not fit.
     bool rescale(std::int64_t key_factor, std::int64_t size_factor);
 
 private:
-    // Where `key` is, or would be.
+    // Where `key` is, or would be; searched from where the last change was.
     std::size_t find(std::int64_t key) const;
+    // Drops removed levels: those at the back, which must be the best, and all if they outnumber the others.
+    void tidy();
+    void drop_removed();
 
     std::vector<PriceLevel> levels_;
+    std::size_t count_ = 0;  // levels that are not removed
+    std::size_t near_ = 0;   // index of the last change
 };
 
 // Both sides.

@@ -166,11 +166,10 @@ nb::object best(const BookLevels& book) {
 nb::tuple levels(const BookLevels& book, i64 n) {
     std::vector<i64> columns[4];
     auto fill = [&](const BookSide& side, std::vector<i64>& price, std::vector<i64>& size, bool ask) {
-        std::size_t rows = n > 0 ? std::min(static_cast<std::size_t>(n), side.size()) : side.size();
-        for (std::size_t i = 0; i < rows; ++i) {
-            price.push_back(ask ? negated(side[i].key) : side[i].key);
-            size.push_back(side[i].size);
-        }
+        side.each(n > 0 ? static_cast<std::size_t>(n) : 0, [&](const PriceLevel& level) {
+            price.push_back(ask ? negated(level.key) : level.key);
+            size.push_back(level.size);
+        });
     };
     fill(book.bids, columns[0], columns[1], false);
     fill(book.asks, columns[2], columns[3], true);
