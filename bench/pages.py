@@ -1,5 +1,7 @@
 """A venue with nothing to compute: pages of ``historicalTrades`` made before, served over loopback HTTP.
 
+It also lists the one symbol and tells the time, so that the live source can be pointed at it.
+
 ``python bench/pages.py TRADES`` prints its address once it listens; pages start at ids 1, 1001, 2001, …
 and, asked for others, are cut out of these.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 
 import msgspec
 
@@ -18,6 +21,16 @@ __all__ = ["START"]
 
 START = 1_767_225_600_000
 PAGE = 1000
+LISTED = {
+    "symbol": "BTCUSDT",
+    "status": "TRADING",
+    "baseAsset": "BTC",
+    "quoteAsset": "USDT",
+    "filters": [
+        {"filterType": "PRICE_FILTER", "tickSize": "0.01"},
+        {"filterType": "LOT_SIZE", "stepSize": "0.00001"},
+    ],
+}
 _ASKED = re.compile(rb"GET /api/v3/historicalTrades\?(\S*)")
 
 
@@ -43,11 +56,18 @@ async def serve(trades: int) -> None:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
-            asked = dict(part.split(b"=") for part in _ASKED.match(head)[1].split(b"&"))  # type: ignore[index]
-            low, limit = int(asked[b"fromId"]), int(asked[b"limit"])
-            body = ready.get(low) if limit == PAGE else None
-            if body is None:
-                body = msgspec.json.encode(rows(market, low, low + limit - 1))
+            found = _ASKED.match(head)
+            if found is None:
+                known = (
+                    {"symbols": [LISTED]} if b"exchangeInfo" in head else {"serverTime": time.time_ns() // 1_000_000}
+                )
+                body = msgspec.json.encode(known)
+            else:
+                asked = dict(part.split(b"=") for part in found[1].split(b"&"))
+                low, limit = int(asked[b"fromId"]), int(asked[b"limit"])
+                body = ready.get(low) if limit == PAGE else None
+                if body is None:
+                    body = msgspec.json.encode(rows(market, low, low + limit - 1))
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body))
             writer.write(body)
             await writer.drain()

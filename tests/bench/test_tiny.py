@@ -14,7 +14,19 @@ ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "bench"
 PEERS = {"decode": "cryptofeed"}
 """Which cannot even be checked without their peer."""
-NAMES = ["book", "candles", "commits", "decode", "full_path", "history", "latency", "record", "repair", "restart"]
+NAMES = [
+    "book",
+    "candles",
+    "commits",
+    "decode",
+    "full_path",
+    "history",
+    "latency",
+    "record",
+    "repair",
+    "repair_live",
+    "restart",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -221,6 +221,7 @@ async def test_every_kind_of_fault_can_be_scripted(kind: str) -> None:
         assert venue.injected.total() == 4
 
 
+@pytest.mark.timeout(300)
 async def test_the_truth_survives_a_fast_storm_of_faults() -> None:
     """Two minutes of the venue's time in six seconds, 120 faults, then every id by REST."""
     script = faults(11, 120)
