@@ -42,7 +42,7 @@ class Recorder(asyncio.Transport):
         return [msgspec.json.decode(line) for line in b"".join(self.writes).splitlines()]
 
 
-def line(payload: bytes) -> bytes:
+def line(payload: bytes, position: bytes = b"", /) -> bytes:
     return payload + b"\n"
 
 
@@ -252,7 +252,7 @@ async def test_the_last_reader_takes_the_channel_with_it(rig: Rig) -> None:
 async def test_two_formats_get_the_same_payload(rig: Rig) -> None:
     hub = Hub(rig.market, Limits())
 
-    def spaced(payload: bytes) -> bytes:
+    def spaced(payload: bytes, position: bytes = b"", /) -> bytes:
         return b" " + payload + b"\n"
 
     plain, other = Reader(hub.limits), Reader(hub.limits, spaced)

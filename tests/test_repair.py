@@ -220,6 +220,18 @@ async def test_a_raw_tape_is_filled_from_aggregates_where_raw_trades_are_absent(
             assert (part.first_id.tolist(), part.count.tolist()) == ([low], [2])
 
 
+async def test_ids_a_firewall_turns_down_hold_up_no_others(tmp_path: Path) -> None:
+    _, venue = still()
+    async with venue, repairer(venue) as one:
+        market = venue.markets()["BTCUSDT"]
+        venue.refuse(403, on="rest", count=1)
+        async with running(tmp_path, [one]) as run:
+            await run.feed(batch(market, 1, 100), batch(market, 201, 300), batch(market, 401, 500))
+            state = await run.until(lambda state: len(state.ranges) == 2)
+            assert state.ranges[:, :2].tolist() == [[1, 100], [201, 500]]  # the same request is not sent for 5 minutes
+            assert "/api/v3/aggTrades" not in venue.requests
+
+
 @pytest.mark.parametrize("trouble", ["429", "503", "html", "cut"])
 async def test_a_venue_in_trouble_is_asked_again_and_the_gap_closes_alone(tmp_path: Path, trouble: Any) -> None:
     _, venue = still()

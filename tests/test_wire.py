@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapewick.errors import WireError
-from tapewick.model import CANDLE, CandleBatch, Gap, Head, Health, Instrument, Message, TradeBatch, Wanted
+from tapewick.model import (
+    CANDLE,
+    BookUpdate,
+    CandleBatch,
+    Gap,
+    Head,
+    Health,
+    Instrument,
+    Message,
+    Quote,
+    TradeBatch,
+    Wanted,
+)
 from tapewick.wire import decode, encode
 
 PROTO = Path(__file__).parent.parent / "proto"
@@ -71,8 +84,32 @@ def candles(n: int, seed: int) -> CandleBatch:
     )
 
 
+def book(n: int, **changes: Any) -> BookUpdate:
+    sides = np.random.default_rng(n).integers(0, 2**63 - 1, (4, n + 1), dtype=np.int64)
+    update = BookUpdate(
+        instrument="sim:BTCUSDT",
+        run="01J8Z",
+        prev_seq=n,
+        seq=n + 1,
+        state="live",
+        snapshot=n % 2 == 0,
+        first_id=2**62,
+        last_id=2**62 + 5,
+        ts_event=-(2**63),
+        ts_recv=17,
+        bid_price=sides[0],
+        bid_size=sides[1],
+        ask_price=sides[2][:n],
+        ask_size=sides[3][:n],
+        price_scale=2,
+        size_scale=0,
+        source="binance",
+    )
+    return replace(update, **changes)
+
+
 def same(a: Message, b: Message) -> bool:
-    if isinstance(a, TradeBatch | CandleBatch):
+    if isinstance(a, TradeBatch | CandleBatch | BookUpdate):
         fields = a.__dataclass_fields__
         return all(np.array_equal(getattr(a, f), getattr(b, f)) for f in fields)
     return a == b
@@ -80,7 +117,9 @@ def same(a: Message, b: Message) -> bool:
 
 def generated(pb: Any, message: Message) -> bytes:
     """What protobuf's own code makes of the message."""
-    name = {TradeBatch: "trades", CandleBatch: "candles"}.get(type(message), type(message).__name__.lower())  # type: ignore[call-overload]
+    name = {TradeBatch: "trades", CandleBatch: "candles", BookUpdate: "book"}.get(
+        type(message), type(message).__name__.lower()
+    )  # type: ignore[call-overload]
     body = getattr(envelope := pb.Envelope(), name)
     body.SetInParent()
     for field in body.DESCRIPTOR.fields:
@@ -121,6 +160,22 @@ MESSAGES: list[Message] = [
     Gap(instrument="sim:X", left_id=-1, right_id=2**62, left_ts=-(2**63), right_ts=5, state="repairing", attempts=3),
     Instrument(id="sim:X", venue="sim", symbol="X", price_scale=0, status="break", granularity="agg"),
     Health(source="binance", state="refused", ts=-1, detail="451"),
+    *(book(n) for n in (0, 1, 200)),
+    book(
+        0, state="stale", detail="its collector is silent", bid_price=np.empty(0, np.int64), bid_size=np.empty(0, "i8")
+    ),
+    Quote(
+        instrument="sim:X",
+        update_id=2**62,
+        bid=-1,
+        bid_size=0,
+        ask=2**63 - 1,
+        ask_size=5,
+        ts_event=0,
+        ts_recv=9,
+        price_scale=2,
+        size_scale=3,
+    ),
 ]
 
 

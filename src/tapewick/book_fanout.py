@@ -94,11 +94,13 @@ class BookFanout(Readers):
 
 class LatestBook(Readers):
     """``book_top`` (the whole best ``levels``) and ``bbo`` (``levels`` 0): the first change at once, then
-    the newest every ``flush_s``; changes of state at once."""
+    the newest every ``flush_s``; changes of state at once. ``every``: also to readers that do not keep up."""
 
-    def __init__(self, market: Market, channel: Channel, limits: Limits, levels: int = 0) -> None:
+    def __init__(
+        self, market: Market, channel: Channel, limits: Limits, levels: int = 0, *, every: bool = False
+    ) -> None:
         super().__init__(channel)
-        self._market, self._limits, self._depth = market, limits, levels
+        self._market, self._limits, self._depth, self._every = market, limits, levels, every
         self._shown: tuple[str, Levels] | Quote | None = None
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -139,7 +141,8 @@ class LatestBook(Readers):
             self._timer = None
         if self._groups and self._news():
             self._due = self._loop.time() + self._limits.flush_s
-            self._write_latest(self._head("update", self._market.now()) + self._data() + b"]}")
+            write = self._write if self._every else self._write_latest
+            write(self._head("update", self._market.now()) + self._data() + b"]}")
 
     def _news(self) -> bool:
         """Whether what would be shown differs from what was."""

@@ -27,8 +27,8 @@ BOOKS = ("book", "book_top", "bbo")
 
 
 class Channel(NamedTuple):
-    """What can be watched: ``trade@ID``, ``candle@ID@TF``, ``book@ID``, ``book_top@ID``, ``bbo@ID``, ``health@ID``,
-    and ``health`` for all instruments (its ``instrument`` is empty)."""
+    """What can be watched: ``trade@ID``, ``candle@ID@TF``, ``ticker@ID``, ``book@ID``, ``book_top@ID``, ``bbo@ID``,
+    ``health@ID``, and ``health`` for all instruments (its ``instrument`` is empty)."""
 
     kind: str
     instrument: str
@@ -57,12 +57,12 @@ class Channel(NamedTuple):
         kind, _, rest = text.partition("@")
         if text in ("health", "health@*"):
             return cls("health", "")
-        if kind in ("trade", "health", *BOOKS) and rest and "@" not in rest:
+        if kind in ("trade", "health", "ticker", *BOOKS) and rest and "@" not in rest:
             return cls(kind, rest)
         if kind == "candle" and "@" in rest:
             instrument, _, tf = rest.rpartition("@")
             return cls(kind, instrument, parse(tf))
-        known = "trade@ID, candle@ID@TF, book@ID, book_top@ID, bbo@ID, health@ID or health"
+        known = "trade@ID, candle@ID@TF, ticker@ID, book@ID, book_top@ID, bbo@ID, health@ID or health"
         raise BadRequest(f"unknown channel {text[:80]!r}; use {known}", field="ch")
 
 

@@ -81,7 +81,7 @@ class Conditions:
 
     def hint(self, id: str) -> None:
         """The gaps of ``id`` may have changed."""
-        if id in self._gaps:
+        if self.follows(id):
             self._doubtful.add(id)
             self._doubt.set()
 
@@ -98,6 +98,10 @@ class Conditions:
         return ids
 
     # -- who listens ---------------------------------------------------------------------------
+
+    def follows(self, id: str) -> bool:
+        """Whether somebody wants to hear of the gaps of ``id``, which may be newer than those who listen to all."""
+        return id in self._gaps or any(one.instrument in ("", id) for one in self._listeners)
 
     def unknown(self, ids: Iterable[str]) -> list[str]:
         """Those whose gaps have to be read before ``rows`` can tell them."""
@@ -158,8 +162,8 @@ def _gap(kind: str, gap: Gap) -> Condition:
         "instrument": gap.instrument,
         "left_id": gap.left_id,
         "right_id": gap.right_id,
-        "left_ts": gap.left_ts // MS,
-        "right_ts": gap.right_ts // MS,
+        "left_ts": gap.times_ms[0],
+        "right_ts": gap.times_ms[1],
         "state": gap.state,
         "reason": gap.reason,
         "attempts": gap.attempts,

@@ -26,6 +26,7 @@ __all__ = [
     "Bus",
     "Data",
     "Engine",
+    "Grpc",
     "Loaded",
     "Log",
     "Record",
@@ -61,6 +62,21 @@ class Server(NamedTuple):
     allowed_origins: Annotated[tuple[str, ...], "Other web origins that may call the API, exact."] = ()
     tls_cert: Annotated[str, "PEM file of the certificate; with tls_key the port speaks TLS only (https, wss)."] = ""
     tls_key: Annotated[str, "PEM file of the certificate's key."] = ""
+    heavy_requests: Annotated[int, "Exports and other costly requests one address may have under way at once."] = 8
+
+
+class Grpc(NamedTuple):
+    """The gRPC port; it needs the extra grpc."""
+
+    enabled: Annotated[bool, "Serve the native and the legacy gRPC service, health and reflection."] = False
+    host: Annotated[str, "Loopback address to listen on (there is no authentication yet)."] = "127.0.0.1"
+    port: Annotated[int, "TCP port; 0 lets the system choose.", "APP_GRPC_PORT"] = 50_051
+    venue: Annotated[
+        str, "Whose candles the legacy service sends; empty: those of binance, else of sim, as for Binance clients."
+    ] = ""
+    tls_cert: Annotated[str, "PEM file of the certificate; with tls_key the port speaks TLS only."] = ""
+    tls_key: Annotated[str, "PEM file of the certificate's key."] = ""
+    tls_client_ca: Annotated[str, "PEM file of the authority whose certificates clients must show; empty: none."] = ""
 
 
 class Engine(NamedTuple):
@@ -173,6 +189,7 @@ class Settings(NamedTuple):
 
     data: Data = Data()
     server: Server = Server()
+    grpc: Grpc = Grpc()
     engine: Engine = Engine()
     store: Store = Store()
     books: Books = Books()
@@ -295,13 +312,15 @@ def _assemble(values: Mapping[str, Any]) -> Settings:
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     """Rules that types cannot say. Raises ``ConfigError``."""
-    if settings.server.host not in LOOPBACK:
-        raise ConfigError(
-            f"server.host {settings.server.host!r} ({origins['server.host']}) is not a loopback address and there is "
-            "no authentication yet: keep 127.0.0.1 and put an authenticating proxy in front"
-        )
+    for section, host in (("server", settings.server.host), ("grpc", settings.grpc.host)):
+        if host not in LOOPBACK:
+            raise ConfigError(
+                f"{section}.host {host!r} ({origins[f'{section}.host']}) is not a loopback address and there is "
+                "no authentication yet: keep 127.0.0.1 and put an authenticating proxy in front"
+            )
     bounds = {
         "server.port": (0, 65535),
+        "grpc.port": (0, 65535),
         "engine.lateness_ms": (0, 3_600_000),
         "engine.final_grace_s": (0, 86_400),
         "engine.commit_interval_ms": (1, 60_000),

@@ -18,7 +18,8 @@
     │   └── Fenced             another engine took the partition over
     └── ApiError               a request that cannot be served; carries a status
         ├── BadRequest         400, names the field and the remedy
-        └── NotFound           404, names what is missing
+        ├── NotFound           404, names what is missing
+        └── TooManyRequests    429, tells when to try again
 
 Each message says what happened and what to do next. The command line prints it on one
 line and exits with ``exit_code``; HTTP gateways turn ``ApiError`` and ``ModelError``
@@ -44,6 +45,7 @@ __all__ = [
     "StoreDamaged",
     "StoreError",
     "TapewickError",
+    "TooManyRequests",
     "UnknownTimeframe",
     "VenueRefused",
     "WireError",
@@ -169,3 +171,13 @@ class NotFound(ApiError):
 
     status = 404
     exit_code = 2
+
+
+class TooManyRequests(ApiError):
+    """429: ``retry_after`` is seconds to wait before asking again."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

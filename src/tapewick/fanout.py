@@ -44,13 +44,15 @@ class Skipped:
 
 
 class Fanout:
-    """The readers of one channel."""
+    """The readers of one channel. ``every``: no open candle is replaced by a newer one before it was sent."""
 
-    def __init__(self, market: Market, channel: Channel, limits: Limits) -> None:
+    def __init__(
+        self, market: Market, channel: Channel, limits: Limits, frames: type[Frames] = Frames, *, every: bool = False
+    ) -> None:
         self.channel, self.name, self.users = channel, channel.name, 0
-        self._market, self._limits = market, limits
+        self._market, self._limits, self._every = market, limits, every
         self._loop = asyncio.get_running_loop()
-        self._frames = Frames(market, channel)
+        self._frames = frames(market, channel)
         self._groups: dict[tuple[Frame, bool], set[Outbox]] = {}  # by framing, and whether late trades are skipped
         self._skipping: set[Outbox] = set()
         self._skipped, self._told = Skipped(), 0  # their run of late trades, and what they were told before it
@@ -119,7 +121,7 @@ class Fanout:
             if self.name not in outbox.channels:
                 return None
             page = await self._market.snapshot(self.channel, request.snapshot, start)
-            outbox.raw(outbox.frame(self._frames.snapshot(page)))
+            self._record(outbox, Text(self._frames.snapshot(page), position=self._frames.position(page.offset)))
             first = page.offset if first is None else first
             if not page.more:
                 return first
@@ -257,26 +259,28 @@ class Fanout:
             metrics.frames.inc(len(events))
             sparing = self._without_late(events)
             for frame, skips in list(self._groups):
-                texts = sparing if skips else [text.data for text in events]
+                texts = sparing if skips else events
                 self._write((frame, skips), texts, self._told if skips else self._flushed)
         self._flushed = self._ahead
         self._told = self._skipped.first - 1 if self._skipped.first else self._flushed
 
-    def _write(self, key: tuple[Frame, bool], texts: list[bytes], before: int) -> None:
+    def _write(self, key: tuple[Frame, bool], texts: list[Text], before: int) -> None:
         """Send to a group what follows offset ``before``; who has no room for it is caught up later."""
-        group, data = self._groups[key], b"".join(map(key[0], texts))
-        if not data:
+        frame, group = key[0], self._groups[key]
+        parts = [(frame(text.data, text.position), text.position) for text in texts]
+        if not parts:
             return
+        data = parts[0][0] if len(parts) == 1 else b"".join([part for part, _ in parts])
         metrics.wire_bytes.inc(len(data) * len(group))
-        for outbox in [outbox for outbox in group if not outbox.event(data)]:
+        for outbox in [outbox for outbox in group if not outbox.records(self, data, parts)]:
             group.discard(outbox)
             outbox.left_behind(self, before)
 
     # -- late trades that some do not want ---------------------------------------------------
 
-    def _without_late(self, events: list[Text]) -> list[bytes]:
+    def _without_late(self, events: list[Text]) -> list[Text]:
         """What those get who skip late trades: one frame per run of them, once it has ended."""
-        texts: list[bytes] = []
+        texts: list[Text] = []
         if not any(skips for _, skips in self._groups):
             self._skipped.take()
             return texts
@@ -285,8 +289,8 @@ class Fanout:
                 self._skipped.add(text)
                 continue
             if (run := self._skipped.take()) is not None:
-                texts.append(self._frames.skip(*run))
-            texts.append(text.data)
+                texts.append(self._skip(*run))
+            texts.append(text)
         if self._quiet is not None:
             self._quiet.cancel()
         self._quiet = self._loop.call_later(QUIET, self._tell_skipped) if self._skipped.first else None
@@ -300,12 +304,19 @@ class Fanout:
         if (run := self._skipped.take()) is not None:
             for frame, skips in list(self._groups):
                 if skips:
-                    self._write((frame, skips), [self._frames.skip(*run)], self._told)
+                    self._write((frame, skips), [self._skip(*run)], self._told)
             self._told = run[1]
 
     def _end_run(self, outbox: Outbox, skipped: Skipped) -> None:
         if (run := skipped.take()) is not None:
-            outbox.raw(outbox.frame(self._frames.skip(*run)))
+            self._record(outbox, self._skip(*run))
+
+    def _skip(self, first: int, last: int) -> Text:
+        return Text(self._frames.skip(first, last), position=self._frames.position(last))
+
+    def _record(self, outbox: Outbox, text: Text) -> None:
+        """Send one frame to one reader."""
+        outbox.record(self, outbox.frame(text.data, text.position), text.position)
 
     def _flush_latest(self) -> None:
         if self._timer is not None:
@@ -320,6 +331,10 @@ class Fanout:
         rows = batches[0].rows if len(batches) == 1 else np.concatenate([batch.rows for batch in batches])
         text = self._frames.update(batches[-1], rows, self._ahead)
         metrics.frames.inc()
+        if self._every:
+            for key in list(self._groups):
+                self._write(key, [Text(text)], self._flushed)
+            return
         for (frame, _), group in self._groups.items():
             data = frame(text)
             metrics.wire_bytes.inc(len(data) * len(group))
@@ -332,4 +347,4 @@ class Fanout:
                 skipped.add(text)
             else:
                 self._end_run(outbox, skipped)
-                outbox.raw(outbox.frame(text.data))
+                self._record(outbox, text)

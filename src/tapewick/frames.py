@@ -1,4 +1,7 @@
-"""The JSON texts of a channel of trades or candles: encoded once, the same for every reader."""
+"""The frames of a channel of trades or candles: encoded once, the same for every reader.
+
+``Frames`` writes JSON; a subclass may write ``data`` and ``skip`` in another format.
+"""
 
 from __future__ import annotations
 
@@ -13,55 +16,72 @@ from tapewick.channel import Batch, Channel, Page, span
 from tapewick.market import Market
 from tapewick.model import I64, CandleBatch, Candles, Change, Reason, State, TradeBatch, position
 
-__all__ = ["Frames", "Text"]
+__all__ = ["Frames", "NsFrames", "Text"]
 
+MOST_ROWS = 10_000  # in one frame; gRPC clients take no message above 4 MiB
 KINDS = {Change.CLOSED: "closed", Change.FINAL: "final", Change.REVISED: "revised"}
 
 
 class Text(NamedTuple):
-    """One encoded event: ``late`` trades, from offset ``first`` to ``last``."""
+    """One encoded event: ``late`` trades, from offset ``first`` to ``last``. ``position``: where a reader
+    stands that has seen it; empty if that does not change."""
 
     data: bytes
     late: bool = False
     first: int = 0
     last: int = 0
+    position: bytes = b""
 
 
 class Frames:
     """Writes the frames of ``channel``; ``epoch`` is that of its tape."""
 
+    ns = False
+
     def __init__(self, market: Market, channel: Channel) -> None:
         self._market, self._key = market, msgspec.json.encode(channel.name)
         self.epoch = ""
 
-    def head(self, kind: str, offset: int, extra: bytes = b"") -> bytes:
-        pos = position(self.epoch, offset).encode()
-        ts = self._market.now() // 1_000_000
-        return b'{"type":"%s","ch":%s,"pos":"%s"%s,"ts":%d,"data":' % (kind.encode(), self._key, pos, extra, ts)
+    def data(
+        self, type: str, offset: int, batch: Batch, *, first: int = 0, late: bool = False, kind: str = "", why: str = ""
+    ) -> bytes:
+        """One frame with rows. ``first``: offset of its first record, where it is told; ``why``: the reason."""
+        extra = f',"from":"{position(self.epoch, first)}"' if first else ""
+        extra += ',"late":true' if late else ""
+        extra += f',"kind":"{kind}"' if kind else ""
+        extra += f',"reason":"{why}"' if why else ""
+        pos, ts = position(self.epoch, offset), self._market.now() // 1_000_000
+        head = b'{"type":"%s","ch":%s,"pos":"%s"%s,"ts":%d,"data":'
+        return (
+            head % (type.encode(), self._key, pos.encode(), extra.encode(), ts)
+            + self._market.encode(batch, ns=self.ns)
+            + b"}"
+        )
+
+    def position(self, offset: int) -> bytes:
+        return position(self.epoch, offset).encode()
 
     def snapshot(self, page: Page) -> bytes:
-        return self.head("snapshot", page.offset) + self._market.encode(page.batch) + b"}"
+        return self.data("snapshot", page.offset, page.batch)
 
     def update(self, batch: CandleBatch, rows: Candles, offset: int) -> bytes:
         """Open candles; ``offset`` is where the channel stands durably, which this does not advance."""
         part = CandleBatch(
             instrument=batch.instrument, rows=rows, price_scale=batch.price_scale, size_scale=batch.size_scale
         )
-        return self.head("update", offset) + self._market.encode(part) + b"}"
+        return self.data("update", offset, part)
 
     def events(self, batch: Batch, before: int, *, replay: bool = False) -> Iterator[Text]:
         """The event frames of a durable batch; ``before``: the offset that precedes it."""
         if isinstance(batch, TradeBatch):
             for part in _runs(batch):
                 first, last = span(part)
-                extra = b',"from":"%s"' % position(self.epoch, first).encode()
-                extra += b',"late":true' if part.late else b""
-                yield Text(self.head("event", last, extra) + self._market.encode(part) + b"}", part.late, first, last)
+                text = self.data("event", last, part, first=first, late=part.late)
+                yield Text(text, part.late, first, last, self.position(last))
             return
-        for text in self._candles(batch, before, replay=replay):
-            yield Text(text)
+        yield from self._candles(batch, before, replay=replay)
 
-    def _candles(self, batch: CandleBatch, before: int, *, replay: bool) -> Iterator[bytes]:
+    def _candles(self, batch: CandleBatch, before: int, *, replay: bool) -> Iterator[Text]:
         """One frame per run of rows of the same kind, in order of ``pos``.
 
         Rows of one commit share a ``pos``. A frame that is not the last of its commit prints the
@@ -75,7 +95,8 @@ class Frames:
             return
         reasons = np.where(changes == Change.REVISED, rows["reason"], 0)
         cuts = (changes[1:] != changes[:-1]) | (reasons[1:] != reasons[:-1])
-        starts = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(rows)]
+        edges = {*(np.flatnonzero(cuts) + 1).tolist(), *range(0, len(rows), MOST_ROWS), len(rows)}
+        starts = sorted(edges)
         pos = rows["pos"].tolist()
         for start, end in zip(starts, starts[1:], strict=False):
             part = CandleBatch(
@@ -87,13 +108,13 @@ class Frames:
             offset = pos[end - 1]
             if end < len(rows) and pos[end] == offset:
                 offset = next((p for p in reversed(pos[:end]) if p < offset), before)
-            data = self._market.encode(part) + b"}"
             change, reason = Change(int(changes[start])), Reason(int(reasons[start]))
             if change == Change.OPEN:
-                yield self.head("update", offset) + data
+                yield Text(self.data("update", offset, part))
             else:
-                because = b"" if reason == Reason.PROOF else b',"reason":"%s"' % reason.name.lower().encode()
-                yield self.head("event", offset, b',"kind":"%s"%s' % (KINDS[change].encode(), because)) + data
+                why = "" if reason == Reason.PROOF else reason.name.lower()
+                text = self.data("event", offset, part, kind=KINDS[change], why=why)
+                yield Text(text, position=self.position(offset))
 
     def skip(self, first: int, last: int) -> bytes:
         """Late trades from ``first`` to ``last``, told by their number only."""
@@ -102,14 +123,23 @@ class Frames:
         return text % (self._key, *ends, last - first + 1)
 
 
+class NsFrames(Frames):
+    """Frames whose rows tell times as decimal texts of ns."""
+
+    ns = True
+
+
 def _runs(batch: TradeBatch) -> list[TradeBatch]:
-    """Trades cut where late ones and others follow each other."""
+    """Trades cut where late ones and others follow each other, and where there are too many for one frame."""
     if batch.seq is None or not len(batch):
         return []
-    if batch.late_rows is None or not batch.late_rows.any():
-        return [batch]
     late, rows = batch.late_rows, np.arange(len(batch), dtype=np.int64)
-    runs = np.split(rows, np.flatnonzero(late[1:] != late[:-1]) + 1)
+    mixed = late is not None and bool(late.any())
+    if not mixed and len(batch) <= MOST_ROWS:
+        return [batch]
+    late = late if late is not None and mixed else np.full(len(batch), batch.late)
+    edges = {*(np.flatnonzero(late[1:] != late[:-1]) + 1).tolist(), *range(MOST_ROWS, len(batch), MOST_ROWS)}
+    runs = np.split(rows, sorted(edges))
     return [replace(batch.select(run), late=bool(late[run[0]]), late_rows=None) for run in runs]
 
 

@@ -5,17 +5,23 @@ The channels themselves are in ``fanout``; a gateway brings its connections as o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tapewick import metrics
 from tapewick.book_fanout import BookFanout, LatestBook
 from tapewick.channel import Channel, Since, rest_of
 from tapewick.fanout import Fanout
+from tapewick.frames import Frames, NsFrames
 from tapewick.health_fanout import HealthFanout
 from tapewick.market import Market
 from tapewick.model import Head, position
 from tapewick.outbox import Limits, Outbox
 from tapewick.readers import Admitted, Readers, Request
+from tapewick.ticker_fanout import TickerFanout
 
 __all__ = ["Admitted", "Hub", "Request"]
+
+TICKER_PACE = 1.0  # seconds between two states of a ticker, at least
 
 
 class Hub:
@@ -23,7 +29,7 @@ class Hub:
 
     def __init__(self, market: Market, limits: Limits) -> None:
         self._market, self.limits = market, limits
-        self._fanouts: dict[tuple[Channel, int], Fanout | Readers] = {}  # by channel and levels of a book
+        self._fanouts: dict[tuple[Channel, object], Fanout | Readers] = {}  # by channel and ``Request.variant``
         self.outboxes: set[Outbox] = set()
 
     @property
@@ -76,7 +82,7 @@ class Hub:
         """Serve an admitted request; a channel already followed starts anew."""
         channel = admitted.request.channel
         self.unfollow(outbox, channel.name)
-        key = channel, admitted.request.levels
+        key = channel, admitted.request.variant
         fanout = self._fanouts.get(key)
         if fanout is None:
             fanout = self._fanouts[key] = self._made(admitted.request)
@@ -89,14 +95,18 @@ class Hub:
         await fanout.join(outbox, admitted)
 
     def _made(self, request: Request) -> Fanout | Readers:
-        channel = request.channel
+        channel, limits, every = request.channel, self.limits, request.pace == 0
+        if request.pace is not None:
+            limits = replace(limits, flush_s=request.pace)
         if channel.kind == "book":
             return BookFanout(self._market, channel, request.levels)
         if channel.kind in ("book_top", "bbo"):
-            return LatestBook(self._market, channel, self.limits, request.levels)
+            return LatestBook(self._market, channel, limits, request.levels, every=every)
+        if channel.kind == "ticker":
+            return TickerFanout(self._market, channel, max(TICKER_PACE, request.pace or 0.0))
         if channel.kind == "health":
             return HealthFanout(self._market, channel)
-        return Fanout(self._market, channel, self.limits)
+        return Fanout(self._market, channel, limits, NsFrames if request.ns else Frames, every=every)
 
     def unfollow(self, outbox: Outbox, name: str) -> bool:
         """Send nothing more of a channel; whether it was followed."""

@@ -15,7 +15,7 @@ from tapewick.channel import Batch, Channel, Listener, Page, Reader, span
 from tapewick.engine import encode_candles, encode_trades, indicators
 from tapewick.engine.candles import fill as filled
 from tapewick.engine.candles import fold
-from tapewick.errors import BadRequest
+from tapewick.errors import BadRequest, NotFound
 from tapewick.live import Feed
 from tapewick.model import (
     CandleBatch,
@@ -25,11 +25,12 @@ from tapewick.model import (
     TradeBatch,
     Wanted,
     empty_candles,
+    position,
 )
 from tapewick.present import Present
 from tapewick.timeframe import BY_INDEX, SECOND, Timeframe, bucket, bucket_end
 
-__all__ = ["CandleAnswer", "Fill", "Market", "Window"]
+__all__ = ["CandleAnswer", "Fill", "Market", "Price", "Window"]
 
 PAGE = 1000  # records a resume reads at once
 MOST_TRADES = 500_000  # trades one answer may fold into 1s candles
@@ -62,6 +63,22 @@ class CandleAnswer(NamedTuple):
     batch: CandleBatch
     head: Head
     reached: int = FAR
+
+
+class Price(NamedTuple):
+    """The last trade at or before ``at`` (ns): its price as a mantissa, time and id.
+
+    ``complete``: nothing between it and ``at`` is missing; None where that cannot be told.
+    """
+
+    price: int
+    price_scale: int
+    ts_event: int
+    trade_id: int
+    text_id: bool
+    at: int
+    complete: bool | None
+    position: str
 
 
 class Market(Present):
@@ -157,7 +174,8 @@ class Market(Present):
         first, _ = await self._store.candles(id, 1, start=minute, limit=1)
         if not len(first):
             return window
-        start = max(window.start, int(first["open_time"][0]))
+        begun = max(int(first["open_time"][0]), bucket(BY_INDEX[0], int(first["first_ts"][0])))
+        start = max(window.start, begun)
         if fill is not None and len((await self._store.candles(id, 1, end=minute, limit=1, newest=True))[0]):
             start = window.start  # the quiet seconds before the next trade are wanted
         reach = bucket(BY_INDEX[0], start) + (window.limit + 1) * SECOND if window.limit else FAR
@@ -186,24 +204,23 @@ class Market(Present):
         """``rows`` with empty buckets filled, no more than ``window`` asks for, and the time reached."""
         id, reach = feed.instrument.id, (window.limit + 1) * tf.length if window.limit else FAR
         end = FAR if window.end is None else window.end
+        gaps = [(gap.left_ts, gap.right_ts) for gap in (await self._store.coverage(id)).gaps if gap.state != "closed"]
+        if window.newest:
+            return _filled_back(rows, tf, window, mode, head.watermark, gaps), FAR
         before = empty_candles()
-        if window.newest or window.start is None:
+        if window.start is None:
             if not len(rows):
                 return rows, FAR
-            top = min(end, max(bucket_end(tf, int(rows["open_time"][-1])), bucket(tf, max(head.watermark, 0))))
-            start = max(int(rows["open_time"][0]), top - reach) if window.newest else int(rows["open_time"][0])
+            start = int(rows["open_time"][0])
         else:
             start = window.start
             before = await self._before(id, tf, start)
             if len(rows) and not len(before):  # nothing is filled before the first row: begin there
                 start = max(start, int(rows["open_time"][0]))
-        if not window.newest:
-            end = min(end, start + reach)
-        coverage = await self._store.coverage(id)
-        gaps = [(gap.left_ts, gap.right_ts) for gap in coverage.gaps if gap.state != "closed"]
+        end = min(end, start + reach)
         everything = np.concatenate((before, rows))
         made = filled(everything, tf, start, end, mode, watermark=head.watermark, gaps=gaps)
-        return window.cut(made), FAR if window.newest else end
+        return window.cut(made), end
 
     async def _before(self, id: str, tf: Timeframe, start: int) -> Candles:
         """The last row with trades before ``start``: one or none."""
@@ -223,6 +240,31 @@ class Market(Present):
         answer = await self.candles(id, BY_INDEX[1], Window(limit=indicators.DAY_ROWS, newest=True))
         ticker = indicators.ticker(self._live.feeds[id].instrument, answer.batch.rows, answer.head)
         return {**ticker, "data_age_ms": self.data_age_ms(id)}
+
+    async def price(self, id: str, at: int) -> Price:
+        """The price as of ``at`` (ns). Raises ``NotFound`` when there was none yet."""
+        own = (await self._feed(id)).instrument
+        minute = bucket(BY_INDEX[1], at)
+        batch, head = await self._store.trades(id, start=minute, end=at + 1)
+        if len(batch):
+            last = max(range(len(batch)), key=lambda i: (batch.ts_event[i], batch.trade_id[i]))
+            found = int(batch.price[last]), int(batch.ts_event[last]), int(batch.trade_id[last])
+        else:
+            row = await self._before(id, BY_INDEX[1], minute)
+            if not len(row):
+                raise NotFound(
+                    f"{id} had no trade at or before this time; /v1/coverage tells what there is", field="at"
+                )
+            found = int(row["close"][0]), int(row["last_ts"][0]), int(row["last_id"][0])
+        missing = [
+            gap
+            for gap in (await self._store.coverage(id)).gaps
+            if gap.state != "closed" and gap.left_ts <= at and gap.right_ts >= found[1]
+        ]
+        proven = None if own.id_kind == "unique" else False if missing else True if at < head.watermark else None
+        price, ts_event, trade_id = found
+        here = position(head.epoch, head.seq)
+        return Price(price, head.price_scale, ts_event, trade_id, own.id_kind == "unique", at, proven, here)
 
     def encode(self, batch: Batch, *, ns: bool = False) -> bytes:
         """The rows of ``batch`` as a JSON array; ``ns``: times as decimal strings of ns, not integers of ms."""
@@ -313,3 +355,27 @@ def _with_open(rows: Candles, live: Candles, window: Window) -> Candles:
     if open_time > newest and (window.newest or not window.limit or len(rows) < window.limit):
         return window.cut(np.concatenate((rows, live)))
     return rows
+
+
+def _filled_back(
+    rows: Candles, tf: Timeframe, window: Window, mode: Fill, watermark: int, gaps: list[tuple[int, int]]
+) -> Candles:
+    """The last ``window.limit`` of ``rows`` and the filled ones between, found from the end back.
+
+    Only as many buckets are looked at as are wanted: what lies in an open gap is stepped over.
+    """
+    if not len(rows):
+        return rows
+    low, reach = int(rows["open_time"][0]), (window.limit + 1) * tf.length if window.limit else FAR
+    high = max(bucket_end(tf, int(rows["open_time"][-1])), bucket(tf, max(watermark, 0)))
+    high = min(high, FAR if window.end is None else window.end)
+    parts: list[Candles] = []
+    while True:
+        begin = max(low, high - reach)
+        parts.insert(0, filled(rows, tf, begin, high, mode, watermark=watermark, gaps=gaps))
+        if begin <= low or sum(map(len, parts)) >= window.limit:
+            return window.cut(np.concatenate(parts))
+        high = begin
+        for left, right in gaps:
+            if left < high <= right:
+                high = min(high, bucket_end(tf, bucket(tf, left)))

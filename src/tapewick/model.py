@@ -28,6 +28,7 @@ __all__ = [
     "Health",
     "Instrument",
     "Message",
+    "NO_END",
     "NO_TIME",
     "Origin",
     "Quote",
@@ -49,6 +50,8 @@ Candles: TypeAlias = npt.NDArray[np.void]
 
 NO_TIME = -(2**63)
 """Stands for "no known trade" where a time is expected."""
+NO_END = 2**63 - 1
+"""Stands for "no known trade" where a gap ends."""
 
 
 class Side(IntEnum):
@@ -300,8 +303,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """A hole in the tape: ids strictly between ``left_id`` and ``right_id`` are missing.
 
-    ``left_ts`` / ``right_ts`` (ns) are the times of the trades on either side. ``attempts``: failed ones in a
-    row. As a message of the repair lane: work on it began (``repairing``), or an attempt failed (``open``).
+    ``left_ts`` / ``right_ts`` (ns) are the times of the trades on either side, ``NO_TIME`` / ``NO_END`` where ids
+    below or above all that is covered are wanted. ``attempts``: failed ones in a row. As a message of the
+    repair lane: work on it began (``repairing``), or an attempt failed (``open``).
     """
 
     instrument: str
@@ -312,6 +316,15 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = "stream"
     state: Literal["open", "repairing", "closed", "unrepairable"] = "open"
     attempts: int = 0
+
+    @property
+    def times_ms(self) -> tuple[int | None, int | None]:
+        """The times on either side in ms, None where no trade is known there."""
+        left, right = self.left_ts, self.right_ts
+        return (
+            None if left in (NO_TIME, NO_END) else left // 1_000_000,
+            None if right in (NO_TIME, NO_END) else right // 1_000_000,
+        )
 
     @property
     def nbytes(self) -> int:

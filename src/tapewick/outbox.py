@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,15 +20,16 @@ import structlog
 
 from tapewick import metrics
 from tapewick.errors import StoreError
+from tapewick.framing import Frame
 
-__all__ = ["Frame", "Limits", "Outbox", "Place"]
+__all__ = ["Frame", "Limits", "Outbox", "Place", "Record"]
 
 log = structlog.get_logger()
 
 MOST_JOBS = 64
 
-Frame = Callable[[bytes], bytes]
-"""Puts a JSON text into a connection's framing."""
+Record = tuple[bytes, bytes]
+"""A framed durable event and the position a reader of its channel has then reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,9 @@ class Outbox:
         self.channels: dict[str, Place] = {}
         self.conflated: dict[Place, int] = {}
         self.lagging: dict[Place, int] = {}
+        self.paused = False
         self._transport, self._give_up, self._fail = transport, give_up, fail
+        self._write = transport.write
         self._loop = asyncio.get_running_loop()
         self._latest: dict[Place, bytes] = {}
         self._latest_bytes = 0
@@ -89,10 +92,6 @@ class Outbox:
         return int(self._transport.get_write_buffer_size()) + self._latest_bytes
 
     @property
-    def paused(self) -> bool:
-        return not self._flowing.is_set()
-
-    @property
     def busy(self) -> bool:
         """Whether jobs run or wait."""
         return self._worker is not None and not self._worker.done()
@@ -104,13 +103,25 @@ class Outbox:
     def raw(self, data: bytes) -> None:
         """Send framed bytes, whatever is queued."""
         if not self.closed:
-            self._transport.write(data)
+            self._write(data)
 
     def event(self, data: bytes) -> bool:
         """Send framed durable data; False, and nothing sent, if that would pass the byte bound."""
         if self.paused and self.queued + len(data) > self.limits.queue_bytes:
             return False
         self.raw(data)
+        return True
+
+    def record(self, place: Place, data: bytes, position: bytes) -> None:
+        """Send framed durable data that brings the reader of ``place`` to ``position``, whatever is queued."""
+        self.raw(data)
+
+    def records(self, place: Place, data: bytes, parts: Sequence[Record]) -> bool:
+        """Send ``parts``, which make up ``data``; False, and nothing sent, if that would pass the byte bound."""
+        if self.paused and self.queued + len(data) > self.limits.queue_bytes:
+            return False
+        if not self.closed:
+            self._write(data)
         return True
 
     def latest(self, place: Place, data: bytes) -> None:
@@ -146,10 +157,12 @@ class Outbox:
 
     def pause(self) -> None:
         """The transport's buffer passed its mark."""
+        self.paused = True
         self._flowing.clear()
 
     def resume(self) -> None:
         """The transport's buffer has drained."""
+        self.paused = False
         self._flowing.set()
         if self._slow is not None:
             self._slow.cancel()
@@ -210,7 +223,7 @@ class Outbox:
 
     def close(self) -> None:
         """The connection is gone: accept nothing more, stop its jobs."""
-        self.closed = True
+        self.closed, self.paused = True, False
         self._jobs.clear()
         self._flowing.set()
         if self._slow is not None:

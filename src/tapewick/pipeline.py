@@ -143,13 +143,13 @@ async def _unless_failed(work: Coroutine[None, None, None], role: EngineRole) ->
 
 
 async def serve(
-    settings: Settings, *, demo: bool, on_ready: Callable[[str], None], source_ids: Sequence[str] = ()
+    settings: Settings, *, demo: bool, on_ready: Callable[[str, str], None], source_ids: Sequence[str] = ()
 ) -> int:
     """Run all roles until a signal; the exit code (130 SIGINT, 143 SIGTERM, after draining).
 
-    ``on_ready`` is told the page's URL. ``demo`` collects from the simulated venue, else
-    ``source_ids`` (``venue:SYMBOL``) or the configured symbols. Raises ``ConfigError`` for a port in
-    use, ``StoreBusy`` for a data folder in use.
+    ``on_ready`` is told the page's URL and the gRPC address ("": there is none). ``demo`` collects
+    from the simulated venue, else ``source_ids`` (``venue:SYMBOL``) or the configured symbols. Raises
+    ``ConfigError`` for a port in use, ``StoreBusy`` for a data folder in use.
     """
     stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -173,6 +173,10 @@ async def serve(
         await stack.enter_async_context(role)
         market = await stack.enter_async_context(registry.market(bus, store, clock))
         gateway = await stack.enter_async_context(registry.gateway(settings, market, lambda: role.trouble))
+        grpc_address = ""
+        if settings.grpc.enabled:
+            grpc_gateway = registry.grpc_gateway(settings, market, lambda: role.trouble)
+            grpc_address = (await stack.enter_async_context(grpc_gateway)).address
         tasks = [asyncio.create_task(_report_health(bus), name="health"), asyncio.create_task(role.failed())]
         tasks += [asyncio.create_task(lane.run(), name="repair")]
         if settings.books.store_interval_s:
@@ -186,7 +190,7 @@ async def serve(
             tasks.append(asyncio.create_task(verifier.run(), name="verify"))
         tasks += [asyncio.create_task(collect(source, bus), name=source.name) for source in sources]
         stack.push_async_callback(_cancelled, tasks)
-        on_ready(gateway.url)
+        on_ready(gateway.url, grpc_address)
         watched: set[asyncio.Future[Any]] = {stop, *tasks}
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:

@@ -224,7 +224,7 @@ class Present:
             for id in await conditions.doubtful():
                 try:
                     gaps = (await self._store.coverage(id)).gaps
-                    if not conditions.unknown([id]):  # somebody still listens
+                    if conditions.follows(id):
                         conditions.gaps(id, gaps)
                 except StoreError as error:
                     log.error("cannot read the gaps", instrument=id, cause=str(error))

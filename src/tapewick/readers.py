@@ -21,7 +21,9 @@ __all__ = ["Admitted", "Readers", "Request"]
 
 class Request(NamedTuple):
     """A wish to follow ``channel``: after ``since``, or from time ``start`` (ns), or from a snapshot
-    of the newest ``snapshot`` records (0: none). ``skip``: late trades are only counted. ``levels``: of a book."""
+    of the newest ``snapshot`` records (0: none). ``skip``: late trades are only counted. ``levels``: of a book.
+    ``include_open``: open candles too. ``pace``: seconds between values that a newer one replaces, 0: every one is
+    sent; None: as the hub's limits say. ``ns``: times in rows are texts of ns."""
 
     channel: Channel
     snapshot: int = 0
@@ -29,6 +31,14 @@ class Request(NamedTuple):
     start: int | None = None
     skip: bool = False
     levels: int = 0
+    include_open: bool = True
+    pace: float | None = None
+    ns: bool = False
+
+    @property
+    def variant(self) -> tuple[int, bool, float | None, bool]:
+        """Readers of one channel that differ in none of these get the same frames."""
+        return self.levels, self.include_open, self.pace, self.ns
 
 
 class Admitted(NamedTuple):

@@ -12,10 +12,11 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapewick.config import Settings, closest
-from tapewick.errors import ConfigError
+from tapewick.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from tapewick.clock import Clock
+    from tapewick.gateways.grpc import GrpcGateway
     from tapewick.gateways.http import HttpGateway
     from tapewick.market import Market
     from tapewick.model import Wanted
@@ -31,6 +32,7 @@ __all__ = [
     "bus",
     "find",
     "gateway",
+    "grpc_gateway",
     "klines",
     "market",
     "names",
@@ -109,6 +111,27 @@ def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None
         binance=Options(**binance, rules=Rules(farewell=farewell)),
         tls_cert=own.tls_cert,
         tls_key=own.tls_key,
+        heavy_requests=own.heavy_requests,
+    )
+
+
+def grpc_gateway(settings: Settings, market: Market, trouble: Callable[[], str | None]) -> GrpcGateway:
+    """The gRPC port; ``trouble`` as for ``gateway``. Raises ``MissingExtra`` where its packages are not installed."""
+    try:
+        for package in ("grpc", "grpc_health.v1.health", "grpc_reflection.v1alpha.reflection", "google.protobuf"):
+            import_module(package)
+    except ImportError:
+        raise MissingExtra("gRPC (setting grpc.enabled)", "grpc") from None
+    from tapewick.gateways.grpc import GrpcGateway, Tls
+
+    own = settings.grpc
+    return GrpcGateway(
+        market,
+        host=own.host,
+        port=own.port,
+        readiness=trouble,
+        venue=own.venue,
+        tls=Tls(cert=own.tls_cert, key=own.tls_key, client_ca=own.tls_client_ca),
     )
 
 

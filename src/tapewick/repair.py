@@ -32,18 +32,20 @@ log = structlog.get_logger()
 Range: TypeAlias = tuple[int, int]
 
 TURN = 50_000  # ids an instrument may fetch while others of its venue wait
+FORBIDDEN = 403  # the venue's firewall turned down these ids: others may be asked for meanwhile
 SETTLE = 60 * SECOND  # time in which pages must have reached a tape that still wants them
 
 
 @dataclass(slots=True)
 class _Wish:
     """What one instrument wants and how far the lane is. ``sent``: ranges published, with the time.
-    ``due``: not before this time (ns)."""
+    ``due``: nothing before this time (ns), ``forbidden``: ranges not before the time with them."""
 
     backoff: Backoff
     ranges: tuple[Range, ...] = ()
     since: tuple[int, ...] = ()
     sent: list[tuple[int, int, int]] = field(default_factory=list)
+    forbidden: list[tuple[int, int, int]] = field(default_factory=list)
     due: int = 0
     said: str = ""
 
@@ -56,10 +58,11 @@ class _Wish:
             self.backoff.reset()
             self.due, self.said = 0, ""
 
-    def next(self) -> tuple[Range, int] | None:
+    def next(self, now: int) -> tuple[Range, int] | None:
         """The oldest ids that are wanted and were not sent, and the time of the trade before them."""
+        self.forbidden = [one for one in self.forbidden if one[2] > now]
         for (low, high), since in zip(self.ranges, self.since, strict=True):
-            for rest in _without((low, high), self.sent):
+            for rest in _without((low, high), [*self.sent, *self.forbidden]):
                 return rest, since if rest[0] == low else NO_TIME
         return None
 
@@ -126,7 +129,7 @@ class RepairLane:
             for instrument, wish in list(wishes.items()):
                 if (late := wish.overdue(now)) is not None:
                     await self._failed(instrument, wish, late, "what the venue answered does not fill the gap", None)
-                elif wish.due <= now and (job := wish.next()) is not None:
+                elif wish.due <= now and (job := wish.next(now)) is not None:
                     wishes.move_to_end(instrument)
                     await self._attempt(self._repairers[venue], instrument, wish, *job)
                     break
@@ -135,7 +138,8 @@ class RepairLane:
 
     async def _pause(self, wishes: Iterable[_Wish], news: asyncio.Event) -> None:
         """Until something new is wanted, or a back-off or the time for pages to arrive has passed."""
-        times = [wish.due for wish in wishes if wish.next() is not None]
+        times = [wish.due for wish in wishes if wish.next(self._clock.now()) is not None]
+        times += [one[2] for wish in wishes for one in wish.forbidden]
         times += [one[2] + SETTLE for wish in wishes for one in wish.sent[:1]]
         heard = asyncio.create_task(news.wait())
         tasks = {heard}
@@ -167,6 +171,9 @@ class RepairLane:
                         return
         except SourceError as error:
             retry_after: float | None = getattr(error, "retry_after", None)
+            if retry_after and getattr(error, "status", 0) == FORBIDDEN:
+                wish.forbidden.append((reached, ids[1], self._clock.now() + int(retry_after * 1e9)))
+                retry_after = None
             await self._failed(instrument, wish, (reached, ids[1]), str(error), retry_after)
         else:
             if reached <= ids[1]:
@@ -175,7 +182,7 @@ class RepairLane:
     def _others_wait(self, venue: str, wish: _Wish) -> bool:
         now = self._clock.now()
         wishes = self._wishes[venue].values()
-        return any(other is not wish and other.due <= now and other.next() is not None for other in wishes)
+        return any(other is not wish and other.due <= now and other.next(now) is not None for other in wishes)
 
     async def _failed(self, instrument: str, wish: _Wish, ids: Range, cause: str, retry_after: float | None) -> None:
         wish.due = self._clock.now() + int(wish.backoff.delay(retry_after) * 1e9)

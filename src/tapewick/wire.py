@@ -2,22 +2,35 @@
 
 A column is a packed fixed-width field, so its payload is the numpy array's own memory:
 encoding joins buffers, decoding returns views. The schema is
-``proto/tapewick/v1/market.proto``; output equals the generated code's, byte for byte.
+``proto/tapewick/v1``; output equals the generated code's, byte for byte.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 import numpy as np
 
 from tapewick.errors import WireError
-from tapewick.model import CANDLE, CandleBatch, Gap, Head, Health, Instrument, Message, TradeBatch, Wanted
+from tapewick.model import (
+    CANDLE,
+    BookState,
+    BookUpdate,
+    CandleBatch,
+    Gap,
+    Head,
+    Health,
+    Instrument,
+    Message,
+    Quote,
+    TradeBatch,
+    Wanted,
+)
 
-__all__ = ["decode", "encode"]
+__all__ = ["FRAME_TYPES", "body", "decode", "encode", "frame"]
 
 _LITTLE = sys.byteorder == "little"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -65,6 +78,28 @@ _INSTRUMENT = _fields(
     "granularity:str"
 )
 _HEALTH = _fields("source:str state:str ts:fixed detail:str instrument:str")
+_BOOK = _fields(
+    "instrument:str run:str prev_seq:int seq:int state:str snapshot:bool first_id:int last_id:int ts_event:fixed "
+    "ts_recv:fixed bid_price:<i8 bid_size:<i8 ask_price:<i8 ask_size:<i8 price_scale:int size_scale:int source:str "
+    "detail:str"
+)
+_QUOTE = _fields(
+    "instrument:str update_id:int bid:fixed bid_size:fixed ask:fixed ask_size:fixed ts_event:fixed ts_recv:fixed "
+    "price_scale:int size_scale:int source:str"
+)
+_FRAME = _fields("type:int channel:str pos:str from_pos:str to_pos:str ts:fixed kind:str reason:str late:bool")
+_FRAME_REST = tuple(
+    _Field(name, number, kind)
+    for name, number, kind in (("count", 14, "int"), ("id", 15, "str"), ("code", 16, "str"), ("message", 17, "str"))
+)
+_NO_FIELDS: dict[str, Any] = dict.fromkeys((f.name for f in (*_FRAME, *_FRAME_REST)), None)
+FRAME_TYPES = {
+    name: number
+    for number, name in enumerate(
+        "welcome subscribed snapshot event update gap skip notice pong unsubscribed list error".split(), 1
+    )
+}
+"""Numbers of a frame's types, by the names that JSON frames give them."""
 
 
 def _varint(value: int) -> bytes:
@@ -246,6 +281,14 @@ def _get_wanted(v: dict[str, Any]) -> Wanted:
     return Wanted(instrument=v["instrument"], ranges=ranges, since=tuple(v["since"].tolist()))
 
 
+def _get_book(v: dict[str, Any]) -> BookUpdate:
+    _columns(v, ("bid_price", "bid_size"))
+    _columns(v, ("ask_price", "ask_size"))
+    if v["state"] not in get_args(BookState):
+        raise WireError(f"{v['state'][:20]!r} is no state of a book; is it a message of a newer version?")
+    return BookUpdate(**v)
+
+
 class _Kind(NamedTuple):
     number: int
     type: type
@@ -272,6 +315,8 @@ _KINDS = (
     _Kind(4, Wanted, _WANTED, _put_wanted, _get_wanted),
     _plain(5, Instrument, _INSTRUMENT),
     _plain(6, Health, _HEALTH),
+    _plain(7, BookUpdate, _BOOK)._replace(get=_get_book),
+    _plain(8, Quote, _QUOTE),
     _plain(9, Gap, _GAP),
 )
 _BY_TYPE = {kind.type: kind for kind in _KINDS}
@@ -280,9 +325,29 @@ _BY_NUMBER = {kind.number: kind for kind in _KINDS}
 
 def encode(message: Message) -> bytes:
     """The message as a protobuf ``Envelope``."""
-    kind = _BY_TYPE[type(message)]
-    body = kind.put(message)
-    return b"".join((_TAGS[kind.number, _BYTES], _varint(len(body)), body))
+    content = body(message)
+    return b"".join((_TAGS[_BY_TYPE[type(message)].number, _BYTES], _varint(len(content)), content))
+
+
+def body(message: Message) -> bytes:
+    """The message alone, without an ``Envelope``."""
+    return _BY_TYPE[type(message)].put(message)
+
+
+_FRAME_DATA: dict[type, int] = {TradeBatch: 10, CandleBatch: 11, BookUpdate: 12, Quote: 13}
+
+
+def frame(
+    type_: str, data: TradeBatch | CandleBatch | BookUpdate | Quote | None = None, **fields: str | int | bool
+) -> bytes:
+    """A push ``Frame`` of the type a JSON frame would name, with ``fields`` of its schema, as protobuf."""
+    values: dict[str, Any] = {**_NO_FIELDS, **fields, "type": FRAME_TYPES[type_]}
+    head = _encode_fields(_FRAME, values)
+    rest = _encode_fields(_FRAME_REST, values)
+    if data is None:
+        return head + rest
+    content = body(data)
+    return b"".join((head, _TAGS[_FRAME_DATA[type(data)], _BYTES], _varint(len(content)), content, rest))
 
 
 def decode(data: bytes | memoryview) -> Message:

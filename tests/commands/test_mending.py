@@ -16,7 +16,8 @@ import pytest
 
 from tapewick.buses.memory import MemoryBus
 from tapewick.clock import ManualClock, RealClock
-from tapewick.commands.mending import missing
+from tapewick.commands.mending import FolderMender, missing, until
+from tapewick.config import Binance, Data, Repair, Settings
 from tapewick.engine.tape import Engine
 from tapewick.model import Instrument, TradeBatch
 from tapewick.roles import EngineRole
@@ -131,6 +132,27 @@ async def test_a_backfill_the_venue_refuses_ends_with_3_and_goes_on_later(tmp_pa
         venue.refuse(None, on="rest")
         [told], _ = await run(venue, "backfill", BTC, "--from", start, "--data", tmp_path, "--json")
         assert told["ids"] == 5_000 - market.first_id_at(market.time_of(4_000))
+
+
+async def test_an_interrupted_first_backfill_is_brought_to_its_end_by_the_next(tmp_path: Path) -> None:
+    async with still() as venue:
+        market = venue.markets()["BTCUSDT"]
+        folder = tmp_path / "new"
+        settings = Settings(
+            data=Data(dir=str(folder)),
+            binance=Binance(rest_url=venue.rest_url),
+            repair=Repair(weight_limit=100),  # enough for the first pages only
+        )
+        async with FolderMender(settings, [BTC]) as tape:
+            await tape.announce(Instrument(id=BTC, venue="binance", symbol="BTCUSDT", price_scale=2, size_scale=5))
+            await tape.ask(BTC, (1_000, 9_000))
+            cut = await until(tape, BTC, lambda ledger: bool(ledger["ranges"]), lambda _: None)
+        gap = cut["gaps"][-1]
+        assert (gap["right_id"], gap["right_ts"]) == (9_001, None)
+        start = str(market.time_of(500))
+        await run(venue, "backfill", BTC, "--from", start, "--data", folder)
+        [ledger], _ = await run(venue, "coverage", BTC, "--data", folder, "--json")
+        assert ledger["ranges"] == [[market.first_id_at(int(start)), 9_000]] and ledger["complete"] is True
 
 
 async def test_backfill_begins_a_tape_where_there_is_none(tmp_path: Path) -> None:

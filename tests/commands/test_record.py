@@ -79,3 +79,10 @@ async def test_errors_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = await tapewick("record", "binance:BTCUSDT", "--out", "file", "--streams", "trade", cwd=tmp_path)
     assert (done.code, "file" in done.err) == (1, True)
+
+
+async def test_a_symbol_the_venue_does_not_stream_is_an_error(tmp_path: Path) -> None:
+    async with SimVenue(["BTCUSDT"], seed=3, rate=60) as venue:
+        urls = ("--ws-url", venue.ws_url, "--rest-url", venue.rest_url)
+        done = await tapewick("record", "binance:NOSUCH", "--out", "f", "--seconds", "2", *urls, cwd=tmp_path)
+    assert (done.code, "no frame of binance:NOSUCH" in done.err) == (3, True), done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tapewick.sim.venue import SimVenue
 from tapewick.timeframe import parse
 from tapewick.verify import Difference, Report
 from tests.commands.tapes import Done, fill, tapewick
+from tests.e2e.server import Server
 
 MINUTES = 90
 
@@ -93,6 +95,21 @@ async def test_a_missing_candle_is_a_mismatch(tmp_path: Path, venue: SimVenue) -
     assert done.code == 4
     assert [(each["open_time"], each["field"]) for each in found["differences"]] == [(open_time // 1_000_000, "bar")]
     assert found["timeframes"][0]["missing_here"] == 1
+
+
+async def test_a_server_without_a_closed_bar_of_a_timeframe_is_verified_in_the_others(
+    tmp_path: Path, venue: SimVenue
+) -> None:
+    await fill(tmp_path / "d", venue, prefix="binance")
+    urls = {"TAPEWICK_BINANCE__REST_URL": venue.rest_url, "TAPEWICK_BINANCE__WS_URL": venue.ws_url}
+    with Server("serve", "--source", "binance:BTCUSDT", "--port", "0", "--data", tmp_path / "d", **urls) as server:
+        url = await asyncio.to_thread(server.ready)
+        where = ("--url", url, "--rest-url", venue.rest_url)
+        done = await tapewick("verify", "binance:BTCUSDT", "--tf", "1m,1M", *where, "--json", cwd=tmp_path)
+    assert done.code == 0, done
+    minutes, months = json.loads(done.out)["timeframes"]
+    assert minutes["equal"] == minutes["compared"] > 0
+    assert months["compared"] == 0
 
 
 async def test_incomplete_candles_are_counted_apart(tmp_path: Path, venue: SimVenue) -> None:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from tapewick.engine._gaps import Gaps
-from tapewick.model import NO_TIME, Gap
+from tapewick.model import NO_END, NO_TIME, Gap
 
 HOLED = [[10, 19, 100, 190], [30, 39, 300, 390], [50, 59, 500, 590]]
 WHOLE = [[10, 59, 100, 590]]
@@ -124,6 +124,16 @@ def test_an_empty_tape_can_be_asked_for_a_range() -> None:
     assert {(g.left_id, g.right_id, g.state) for g in again.take()} == {(4, 10, "closed"), (7, 10, "open")}
     again.update([[5, 9, 50, 90]], "stream")
     assert states(again) == [(7, 10, "closed", 0)]
+
+
+def test_a_gap_above_all_that_is_covered_has_no_end_and_one_below_no_beginning() -> None:
+    gaps = Gaps("sim:X", (), [], attempts=3)
+    gaps.ask(5, 9, NO_TIME, [])
+    gaps.update([[6, 7, 60_000_000, 70_000_000]], "stream")
+    below, above = (one for one in gaps.take() if one.state == "open")
+    assert (below.left_id, below.left_ts, below.right_ts) == (4, NO_TIME, 60_000_000)
+    assert (above.left_id, above.left_ts, above.right_ts) == (7, 70_000_000, NO_END)
+    assert (below.times_ms, above.times_ms) == ((None, 60), (70, None))
 
 
 def test_asking_for_ids_in_a_hole_takes_back_that_it_was_given_up_and_no_other(gaps: Gaps) -> None:

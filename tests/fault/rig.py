@@ -65,13 +65,20 @@ class Collector:
 
 
 class Rig:
-    """The running parts. ``speed`` of the venue's clock turns its seconds into real ones where parts need them."""
+    """The running parts, and how to wait for what they do."""
 
     def __init__(
-        self, venue: SimVenue, bus: MemoryBus, store: DuckDBStore, engine: Engine, market: Market, symbols: Sequence[str]
+        self,
+        venue: SimVenue,
+        symbols: Sequence[str],
+        *,
+        bus: MemoryBus,
+        store: DuckDBStore,
+        engine: Engine,
+        market: Market,
     ) -> None:
-        self.venue, self.bus, self.store, self.engine, self.market = venue, bus, store, engine, market
-        self.symbols = tuple(symbols)
+        self.venue, self.symbols = venue, tuple(symbols)
+        self.bus, self.store, self.engine, self.market = bus, store, engine, market
         self.tasks: list[asyncio.Task[None]] = []
         self.collectors: list[Collector] = []
 
@@ -79,7 +86,9 @@ class Rig:
     def ids(self) -> list[str]:
         return [f"sim:{symbol}" for symbol in self.symbols]
 
-    def collect(self, *, books: bool = False, redundant: bool = False, idle: float = 10.0) -> Collector:
+    def collect(
+        self, *, books: bool = False, redundant: bool = False, idle: float = 10.0, retry_cap: float = 60.0
+    ) -> Collector:
         """Begin to collect from the venue; ``idle`` in real seconds."""
         source = BinanceSource(
             self.symbols,
@@ -91,6 +100,7 @@ class Rig:
             limit=UNLIMITED,
             clock=self.venue.clock,
             idle=idle,
+            retry_cap=retry_cap,
         )
         self.collectors.append(Collector(source, self.bus))
         return self.collectors[-1]
@@ -134,9 +144,12 @@ class Rig:
     async def until_whole(self) -> dict[str, TapeState]:
         """Wait until every tape holds, without a hole, all that has happened on the venue by now."""
         sent = {f"sim:{symbol}": self.venue.truth(symbol)[-1].id for symbol in self.symbols}
-        return await self.until_stored(
-            lambda state: not opened(state) and len(state.ranges) == 1 and state.ranges[0, 1] >= sent[state.instrument.id]
-        )
+
+        def whole(state: TapeState) -> bool:
+            known = sent[state.instrument.id]
+            return not opened(state) and len(state.ranges) == 1 and int(state.ranges[0, 1]) >= known
+
+        return await self.until_stored(whole)
 
 
 def opened(state: TapeState) -> list[Gap]:
@@ -164,7 +177,7 @@ async def running(
         lane = RepairLane([repairer], bus, clock=clock)
         role = await stack.enter_async_context(EngineRole(bus, opened_store, engine, clock, max_pending=max_pending))
         market = await stack.enter_async_context(Market(bus, opened_store, clock))
-        rig = Rig(venue, bus, opened_store, engine, market, symbols)
+        rig = Rig(venue, symbols, bus=bus, store=opened_store, engine=engine, market=market)
         rig.tasks = [
             asyncio.create_task(lane.run(), name="repair"),
             asyncio.create_task(role.failed(), name="engine"),

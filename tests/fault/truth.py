@@ -1,4 +1,4 @@
-"""What must be in a store after everything that went wrong: the venue's own trades, and candles of them by brute force."""
+"""What must be in a store after everything that went wrong: the venue's trades, and candles of them by brute force."""
 
 from __future__ import annotations
 
@@ -18,17 +18,12 @@ MS = 1_000_000
 LATENESS = 2 * 10**9
 
 
-async def assert_tape_is_the_truth(rig: Rig, trades: dict[str, list[SimTrade]] | None = None) -> int:
+async def assert_tape_is_the_truth(rig: Rig) -> int:
     """Every trade once and exact, no hole, every candle of the 17 stored timeframes right; how many trades.
 
-    ``trades``: by symbol what happened, where it is more than the venue has seen since it was opened. The tape
-    begins with the first trade that was collected.
+    The tape begins with the first trade that was collected.
     """
-    total = 0
-    for symbol in rig.symbols:
-        happened = rig.venue.truth(symbol) if trades is None else trades[symbol]
-        total += await _assert_one(rig, symbol, happened)
-    return total
+    return sum([await _assert_one(rig, symbol, rig.venue.truth(symbol)) for symbol in rig.symbols])
 
 
 async def _assert_one(rig: Rig, symbol: str, happened: list[SimTrade]) -> int:

@@ -286,6 +286,13 @@ async def test_a_probe_of_the_beginning_makes_no_buckets_before_it(rig: Rig) -> 
         assert len(rows) == 1 and rows[0][8] > 0
 
 
+async def test_a_probe_in_seconds_finds_a_first_trade_that_came_late_in_its_minute(rig: Rig) -> None:
+    await rig.bus.publish("trades", moved(batch(1, 30), 17 * SECOND))
+    await rig.bus.settled("trades")
+    rows = await got(rig, "klines?symbol=BTCUSDT&interval=1s&startTime=0&limit=1")
+    assert [row[0] for row in rows] == [MS + 17_000]
+
+
 async def test_an_instrument_without_trades_has_no_klines(rig: Rig) -> None:
     for more in ("", "&startTime=0", "&endTime=1", "&timeZone=8"):
         assert await got(rig, f"klines?symbol=ETHUSDT&interval=1d{more}") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tapewick.clock import ManualClock
 from tapewick.errors import ConfigError
 from tapewick.gateways.http import HttpGateway
 from tapewick.market import Market
+from tapewick.model import Health
 from tapewick.stores.duckdb import DuckDBStore
 from tests.gateways.rig import BTC, Rig, instrument, running
 
@@ -36,8 +38,18 @@ async def test_health(tmp_path: Path) -> None:
         assert await rig.get("/health/live") == {"status": "ok"}
         problem = await rig.get("/health/ready", 503)
         assert problem["detail"] == "the engine is starting" and problem["status"] == 503
+        assert await rig.get("/health") == {"status": "unready", "cause": "the engine is starting", "conditions": []}
         cause[0] = None
         assert await rig.get("/health/ready") == {"status": "ready"}
+
+
+async def test_health_tells_how_sources_stand(rig: Rig) -> None:
+    rig.bus.offer("health", Health(source="sim", state="refused", detail="HTTP 451", ts=5_000_000))
+    while not (told := await rig.get("/health"))["conditions"]:  # noqa: ASYNC110 - it comes over a bus
+        await asyncio.sleep(0.01)
+    assert (told["status"], told["cause"]) == ("ready", None)
+    wanted = {"kind": "stream_health", "source": "sim", "instrument": None, "state": "refused", "detail": "HTTP 451"}
+    assert told["conditions"] == [wanted | {"ts": 5}]
 
 
 async def test_metrics_can_be_parsed(rig: Rig) -> None:

@@ -128,6 +128,12 @@ def test_every_day_is_held_by_one_file() -> None:
     assert days == [f"{first + dt.timedelta(days=n)}" for n in range((last - first).days + 1)]
 
 
+def test_what_cannot_be_a_symbol_is_not_asked_for() -> None:
+    day = dt.date(2024, 2, 5)
+    with pytest.raises(ConfigError, match="cannot be a symbol"):
+        list(planned("../../BTCUSDT", "trades", None, day, day, dt.date(2025, 1, 1)))
+
+
 # Content.
 
 

@@ -352,6 +352,12 @@ async def test_an_unknown_symbol_is_named() -> None:
                     pass
 
 
+@pytest.mark.parametrize("url", ["venue.example", "ftp://venue.example", "http://", "http://[::1", "http://x:99999"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="BINANCE_BASE_URL"):
+        BinanceSource(["BTCUSDT"], rest_url=url)
+
+
 def test_addresses_fall_back_to_the_venues_own_only_beside_one_of_them() -> None:
     spot = PRODUCTS["binance"]
     assert BinanceSource(["BTCUSDT"]).addresses == (spot.rest, spot.ws)

@@ -100,7 +100,7 @@ async def test_any_id_is_found_without_a_time(low: int) -> None:
     assert covers(pages) == [(low, low)]
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 404])
 async def test_where_spots_raw_trades_are_absent_aggregates_are_asked(status: int) -> None:
     async with repairing() as (venue, market, repairer):
         venue.refuse(status, on="rest", count=1)
@@ -108,6 +108,26 @@ async def test_where_spots_raw_trades_are_absent_aggregates_are_asked(status: in
         assert "/api/v3/aggTrades" in venue.requests
     assert rows(pages) == aggregated(market, 500, 1900)  # those over an edge whole: the engine takes what is missing
     assert covers(pages)[0][0] == 500 and covers(pages)[-1][1] == 1900
+
+
+async def test_a_firewalls_refusal_is_no_absence_unless_it_lasts() -> None:
+    clock = ManualClock(NOW * 1_000_000)
+    async with repairing(clock=clock) as (venue, market, repairer):
+        ids, since = (500, 700), market.time_of(499) * 1_000_000
+        for _ in range(2):  # what is given in between makes the second one a new refusal
+            venue.refuse(403, on="rest", count=1)
+            with pytest.raises(VenueRefused) as refusal:
+                await fetched(repairer, ids, since=since)
+            assert refusal.value.status == 403
+            assert "/api/v3/aggTrades" not in venue.requests
+            clock.advance(310)
+            assert rows(await fetched(repairer, ids)) == [row(trade) for trade in market.trades(*ids)]
+        venue.refuse(403, on="rest", count=1)
+        with pytest.raises(VenueRefused):
+            await fetched(repairer, ids, since=since)
+        clock.advance(310)
+        venue.refuse(403, on="rest", count=1)
+        assert rows(await fetched(repairer, ids, since=since)) == aggregated(market, *ids)
 
 
 async def test_void_ids_are_proven_not_to_exist() -> None:

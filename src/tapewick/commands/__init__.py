@@ -24,6 +24,7 @@ COMMANDS = {
     "candles": "print candles",
     "trades": "print trades of the tape",
     "book": "print a server's order book, and follow it",
+    "export": "write trades or candles to a JSON Lines, CSV, Arrow or Parquet file",
     "coverage": "print which trade ids the tape holds, and its gaps",
     "repair": "fetch what tapes lack from their venue, also what was given up",
     "backfill": "fetch a tape's past from its venue, back to a given time",

@@ -87,8 +87,8 @@ async def _fill(
     low = await venue.first_id_at(instrument, start)
     if low is None:
         raise SourceError(f"the venue has no trades of {instrument} from then on; choose an earlier --from")
-    if ledger["ranges"]:
-        high = ledger["ranges"][-1][1]
+    if ledger["ranges"]:  # up to where an earlier backfill was to end, if it was interrupted
+        high = max(ledger["ranges"][-1][1], *(gap["right_id"] - 1 for gap in ledger["gaps"]), 0)
     else:
         after = None if end is None else await venue.first_id_at(instrument, end)
         newest = await venue.newest_id(instrument)

@@ -132,8 +132,8 @@ def coverage_object(state: TapeState) -> dict[str, Any]:
             {
                 "left_id": gap.left_id,
                 "right_id": gap.right_id,
-                "left_ts": gap.left_ts // 1_000_000,
-                "right_ts": gap.right_ts // 1_000_000,
+                "left_ts": gap.times_ms[0],
+                "right_ts": gap.times_ms[1],
                 "state": gap.state,
                 "reason": gap.reason,
                 "attempts": gap.attempts,

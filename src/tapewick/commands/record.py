@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tapewick.commands.options import Parser, count, flag, option, setting, settings_of
 from tapewick.commands.output import Progress, configure_logs, note, plural, write
 from tapewick.config import Settings
-from tapewick.errors import ConfigError
+from tapewick.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,7 +53,10 @@ def options(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record until the time is up (0) or a signal (130, 143). Raises ``ConfigError`` for what cannot be recorded."""
+    """Record until the time is up (0) or a signal (130, 143).
+
+    Raises ``ConfigError`` for what cannot be recorded, ``SourceError`` when no frame came in all that time.
+    """
     from tapewick.commands.running import run as run_until_signal
 
     settings = settings_of(args)
@@ -94,6 +97,8 @@ async def _recorded(settings: Settings, sessions: Iterable[_Session], args: argp
     finally:
         bar.close()
         _tell(recorder, args)
+    if not recorder.frames:
+        raise SourceError(f"no frame of {' '.join(args.instruments)} came: check that the venue lists it, or --ws-url")
     return 0
 
 
@@ -186,7 +191,6 @@ class _Session:
 
         import msgspec
 
-        from tapewick.errors import SourceError
         from tapewick.net.venue_client import Priority
 
         params: Mapping[str, str | int] = {"symbol": symbol, "limit": DEPTH_LEVELS}

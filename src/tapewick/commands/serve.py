@@ -38,6 +38,8 @@ def listening(parser: Parser) -> None:
     """Add what every serving command takes."""
     setting(parser, "server.port", "--port", metavar="P")
     setting(parser, "server.host", "--host")
+    setting(parser, "grpc.enabled", "--grpc", metavar="true|false")
+    setting(parser, "grpc.port", "--grpc-port", metavar="P")
     setting(parser, "data.dir", "--data")
     setting(parser, "engine.kind", "--engine")
     setting(parser, "record.dir", "--record", metavar="DIR")
@@ -57,11 +59,12 @@ def start(settings: Settings, *, demo: bool, sources: Sequence[str], browse: boo
 
     configure_logs(settings.log)
 
-    def ready(url: str) -> None:
+    def ready(url: str, grpc: str) -> None:
         from tapewick.engine import ENGINE, ENGINE_REASON
 
         engine = f"{ENGINE} engine" + (f" ({ENGINE_REASON})" if ENGINE_REASON else "")
-        parts = f"{engine}, {settings.bus.kind} bus, {settings.store.kind} store in {settings.data.dir}"
+        address = f"gRPC {grpc}, " if grpc else ""
+        parts = f"{address}{engine}, {settings.bus.kind} bus, {settings.store.kind} store in {settings.data.dir}"
         print(f"tapewick {__version__} {'demo (simulated)' if demo else 'serve'}: {url}  {parts}", flush=True)
         if browse:
             _open_page(url)

@@ -142,6 +142,8 @@ async def _window(reader: Reader, tf: Timeframe, now: int, args: argparse.Namesp
     if args.start is not None:
         return bucket(tf, args.start + tf.length - 1), end
     start = bucket(tf, max(0, end - max(args.last, tf.length)))
+    if start >= end:  # no bar of this frame has closed yet
+        return end, end
     first = await _own(reader, args.instrument, tf.name, start, end, limit=1)
     return max(start, min(first, default=end)), end
 

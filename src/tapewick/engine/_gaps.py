@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from tapewick.model import NO_TIME, Gap, Wanted
+from tapewick.model import NO_END, NO_TIME, Gap, Wanted
 
 __all__ = ["Gaps"]
 
@@ -150,7 +150,7 @@ class Gaps:
         """Each hole as its sides and their times."""
         if not ranges:
             if self._low is not None and self._high is not None:
-                yield self._low - 1, self._high + 1, (since, NO_TIME)
+                yield self._low - 1, self._high + 1, (since, NO_END)
             return
         first, last = ranges[0], ranges[-1]
         if self._low is not None:
@@ -159,4 +159,4 @@ class Gaps:
         for left, right in zip(ranges, ranges[1:], strict=False):
             yield left[1], right[0], (left[3], right[2])
         if self._high is not None:
-            yield last[1], self._high + 1, (last[3], NO_TIME)
+            yield last[1], self._high + 1, (last[3], NO_END)

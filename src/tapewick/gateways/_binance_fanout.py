@@ -12,10 +12,11 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from tapewick import metrics
+from tapewick.framing import ws_text
 from tapewick.gateways._binance_query import Unit
 from tapewick.outbox import Outbox
 
-__all__ = ["Encode", "Form", "Reader", "Stream", "ws_text"]
+__all__ = ["Encode", "Form", "Reader", "Stream"]
 
 Encode = Callable[[Unit], Sequence[bytes]]
 """Payloads in one time unit."""
@@ -35,16 +36,6 @@ class Reader(Protocol):
     outbox: Outbox
 
     def close(self, code: int, reason: str) -> None: ...
-
-
-def ws_text(payload: bytes) -> bytes:
-    """A whole, unmasked text frame."""
-    size = len(payload)
-    if size < 126:
-        return b"\x81%c" % size + payload
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 class Stream:

@@ -14,7 +14,8 @@ import structlog
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from tapewick.errors import StoreError
-from tapewick.gateways._binance_fanout import Form, ws_text
+from tapewick.framing import ws_text
+from tapewick.gateways._binance_fanout import Form
 from tapewick.gateways._binance_streams import Streams
 from tapewick.hub import Hub
 from tapewick.outbox import Outbox

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
 
 import httptools
 from picows import WSAutoPingStrategy, WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tapewick.gateways._problem import MEDIA_TYPE, body
 
-__all__ = ["Bridge", "Door", "HttpProtocol", "refuse"]
+__all__ = ["CONNECTION", "Bridge", "Door", "HttpProtocol", "Stream", "foreign", "refuse"]
 
 logger = logging.getLogger("picows.tapewick")
 logger.setLevel(logging.CRITICAL)  # picows tells of every connection, and of every frame a client gets wrong
 
 HEAD_BYTES = 16_384  # of one request's line and headers; picows has the same bound
+CONNECTION = "tapewick.connection"  # in a request's scope["state"]: its HttpProtocol
 HEAD_SECONDS = 10.0  # a connection that has not sent a whole request head by then is closed
 
 Answer = WSListener | WSUpgradeResponseWithListener
@@ -45,6 +46,27 @@ def refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> W
     extra = {"Content-Type": MEDIA_TYPE, **(headers or {})}
     response = WSUpgradeResponse.create_error_response(HTTPStatus(status), body(status, detail), extra)
     return WSUpgradeResponseWithListener(response, None)
+
+
+class Stream(Protocol):
+    """An answer that is written to the transport beside ASGI."""
+
+    def pause(self) -> None:
+        """The transport's buffer passed its mark."""
+
+    def resume(self) -> None:
+        """The transport's buffer has drained."""
+
+    def lost(self) -> None:
+        """The peer is gone."""
+
+    def going_away(self) -> None:
+        """The server stops."""
+
+
+def foreign(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
+    """Whether a browser's page from elsewhere asks, and not from an allowed origin."""
+    return origin is not None and origin not in allowed and origin.partition("://")[2] != host
 
 
 class Bridge(WSProtocol):  # type: ignore[misc]
@@ -117,8 +139,11 @@ def _checked(door: Door) -> Door:
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds on the request head, and no byte lost after an upgrade."""
 
+    stream: Stream | None = None
+    stopping = False
     _head_left = HEAD_BYTES
     _deadline: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -127,9 +152,39 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
         super().connection_lost(exc)
+        if self.stream is not None:
+            self.stream.lost()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.stream is not None:
+            self.stream.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.stream is not None:
+            self.stream.resume()
+
+    def shutdown(self) -> None:
+        self.stopping = True
+        super().shutdown()
+        if self.stream is not None:
+            self.stream.going_away()
+
+    def unchunked(self) -> bool:
+        """Whether the running request's answer must not be chunked (HTTP/1.0); it then ends with the connection."""
+        if self._running.scope["http_version"] != "1.0":
+            return False
+        self._running.chunked_encoding, self._running.keep_alive = False, False
+        return True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"][CONNECTION] = self
         self._head_left = HEAD_BYTES
         self._start_deadline()
 

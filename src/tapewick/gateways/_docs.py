@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
-__all__ = ["STYLE", "render"]
+__all__ = ["DATAFEED", "STYLE", "render"]
+
+DATAFEED = (Path(__file__).parent / "datafeed.js").read_bytes()
+"""The adapter for charting libraries, served beside the documents."""
+
 
 STYLE = b"""
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
@@ -40,6 +45,9 @@ Machine-readable: <a href="/schema/openapi.json">/schema/openapi.json</a>.</p>
 <tr><td><code>bbo@ID</code></td><td></td><td>snapshot, update: best bid and ask</td></tr>
 <tr><td><code>health</code>, <code>health@ID</code></td><td></td><td>snapshot, event of kind stream_health, gap_opened,
 gap_closed or book_state</td></tr></table>
+<h2 id="charts">Charting libraries</h2>
+<p>Libraries that speak TradingView's UDF take <code>/udf</code> as their address. Those that take a datafeed object
+get live bars too: <a href="/docs/datafeed.js">/docs/datafeed.js</a>.</p>
 """
 
 

@@ -13,7 +13,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from tapewick import metrics
-from tapewick.errors import ApiError, ModelError, StoreError
+from tapewick.errors import ApiError, ModelError, StoreError, TooManyRequests
 
 __all__ = ["HANDLERS", "MEDIA_TYPE", "Problem", "body"]
 
@@ -54,7 +54,8 @@ def _response(
 
 
 def _api(request: AnyRequest, error: ApiError) -> Response[bytes]:
-    return _response(error.status, str(error), error.field)
+    headers = {"retry-after": str(error.retry_after)} if isinstance(error, TooManyRequests) else None
+    return _response(error.status, str(error), error.field, headers)
 
 
 def _model(request: AnyRequest, error: ModelError) -> Response[bytes]:

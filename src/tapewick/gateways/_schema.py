@@ -6,11 +6,25 @@ strings. Ids are integers, or strings where an instrument's ``id_kind`` is ``uni
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import msgspec
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Operation, Schema
 
-__all__ = ["BookAnswer", "CandlesAnswer", "CoverageAnswer", "InstrumentsAnswer", "Ticker", "TradesAnswer"]
+from tapewick.formats import FORMATS
+
+__all__ = [
+    "BookAnswer",
+    "CandlesAnswer",
+    "CoverageAnswer",
+    "ExportOperation",
+    "InstrumentsAnswer",
+    "PriceAnswer",
+    "RowsOperation",
+    "Ticker",
+    "TradesAnswer",
+]
 
 Time: TypeAlias = int | str
 Id: TypeAlias = int | str
@@ -47,8 +61,12 @@ class TradeRow(msgspec.Struct):
     count: int | msgspec.UnsetType = msgspec.UNSET
 
 
+Columns: TypeAlias = dict[str, list[Any]]
+"""With ``format=columns``: one list per field, all of one length."""
+
+
 class TradesAnswer(msgspec.Struct):
-    trades: list[TradeRow]
+    trades: list[TradeRow] | Columns
     position: str
     data_age_ms: int | None
     next: str | None
@@ -80,7 +98,7 @@ class CandleRow(msgspec.Struct):
 
 
 class CandlesAnswer(msgspec.Struct):
-    candles: list[CandleRow]
+    candles: list[CandleRow] | Columns
     position: str
     data_age_ms: int | None
     complete: bool | None
@@ -110,6 +128,17 @@ class Ticker(msgspec.Struct):
     data_age_ms: int | None
 
 
+class PriceAnswer(msgspec.Struct):
+    instrument: str
+    price: str
+    ts_event: int
+    trade_id: Id
+    at: int
+    age_ms: int
+    complete: bool | None
+    position: str
+
+
 class BookAnswer(msgspec.Struct):
     """``state`` is ``live`` or why it is not; only a live book is current. Levels are ``[price, size]``, best first."""
 
@@ -129,8 +158,8 @@ class BookAnswer(msgspec.Struct):
 class GapRow(msgspec.Struct):
     left_id: int
     right_id: int
-    left_ts: int
-    right_ts: int
+    left_ts: int | None
+    right_ts: int | None
     state: str
     reason: str
     attempts: int
@@ -144,3 +173,24 @@ class CoverageAnswer(msgspec.Struct):
     gaps: list[GapRow]
     complete: bool | None
     position: str
+
+
+@dataclass
+class RowsOperation(Operation):
+    """A route whose rows also come as a table, and which may answer that nothing has changed."""
+
+    def __post_init__(self) -> None:
+        responses = self.responses or {}
+        if (good := responses.get("200")) is not None and isinstance(good, OpenAPIResponse) and good.content:
+            good.content["text/csv"] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+        responses["304"] = OpenAPIResponse(description="What the client holds (If-None-Match) is what there is")
+
+
+@dataclass
+class ExportOperation(Operation):
+    """A route that answers with a file in one of several formats."""
+
+    def __post_init__(self) -> None:
+        if (good := (self.responses or {}).get("200")) is not None and isinstance(good, OpenAPIResponse):
+            types = [made.media_type for made in FORMATS.values()]
+            good.content = {type: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING)) for type in types}

@@ -14,22 +14,25 @@ import socket
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import msgspec
 import uvicorn
 from litestar import Litestar, Response, get
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from picows import WSUpgradeRequest
 
 from tapewick import __version__, metrics
 from tapewick.errors import ConfigError
-from tapewick.gateways import _docs, _problem, _repair, rest, static, stream
+from tapewick.gateways import _docs, _problem, _repair, export, rest, sse, static, stream, udf
 from tapewick.gateways._bridge import Answer as Upgrade
 from tapewick.gateways._bridge import Bridge, Door, HttpProtocol
+from tapewick.gateways._quota import Quota
 from tapewick.gateways.binance import BinanceGateway, Options
 from tapewick.hub import Hub
 from tapewick.market import Market
@@ -50,6 +53,13 @@ SECURITY = [
     ("x-frame-options", "DENY"),
     ("referrer-policy", "no-referrer"),
 ]
+
+
+_STATUS = {
+    200: ResponseSpec(dict[str, Any], description="How it stands", media_type=rest.JSON, generate_examples=False),
+    503: ResponseSpec(_problem.Problem, description="Why not", media_type=_problem.MEDIA_TYPE, generate_examples=False),
+}
+_METRICS = {200: ResponseSpec(str, description="The metrics", media_type=metrics.CONTENT_TYPE, generate_examples=False)}
 
 
 class _Server(uvicorn.Server):
@@ -75,6 +85,7 @@ class HttpGateway:
     ready, None while it is. ``allowed_origins``: other web origins that may call the API. ``drain``:
     seconds clients have to take what is queued when the gateway stops. ``binance``: what Binance clients
     are served. ``tls_cert``, ``tls_key``: PEM files; with them the port speaks TLS only.
+    ``heavy_requests``: costly ones that one address may have under way at once.
     Raises ``ConfigError``.
     """
 
@@ -93,11 +104,13 @@ class HttpGateway:
         binance: Options | None = None,
         tls_cert: str = "",
         tls_key: str = "",
+        heavy_requests: int = 8,
     ) -> None:
         self._market, self._host, self._port, self._title = market, host, port, title
         self._origins, self._readiness, self._drain = tuple(allowed_origins), readiness, drain
         self._hub = Hub(market, limits or Limits())
         self._webapp = webapp
+        self.quota = Quota(heavy_requests)
         self._tls = tls_cert, tls_key
         wanted = binance or Options()
         self.binance = BinanceGateway(market, self._hub, wanted, self._origins) if wanted.enabled else None
@@ -111,13 +124,14 @@ class HttpGateway:
         return frozenset(self._hub.outboxes)
 
     async def __aenter__(self) -> Self:
+        application = self._application()
         listener = _listener(self._host, self._port)
         port = listener.getsockname()[1]
         shown = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
         scheme = "https" if any(self._tls) else "http"
         self.url = f"{scheme}://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}"
         config = uvicorn.Config(
-            self._application(),
+            application,
             http=HttpProtocol,
             ws=partial(Bridge, self._door(), self._hub.limits.frame_bytes, self._drain),  # type: ignore[arg-type]
             lifespan="off",
@@ -171,6 +185,9 @@ class HttpGateway:
         app = Litestar(
             [
                 rest.router(),
+                export.router(),
+                udf.router(),
+                sse.handler(self._market, self._hub, self._origins),
                 _repair.router(),
                 *self._own_routes(),
                 *([] if self.binance is None else self.binance.routes()),
@@ -182,7 +199,7 @@ class HttpGateway:
             ),
             cors_config=_cors(self._origins),
             logging_config=None,
-            state=State({"market": self._market}),
+            state=State({"market": self._market, "quota": self.quota}),
         )
         app.state.docs = _docs.render(app.openapi_schema.to_schema())
         return app
@@ -190,18 +207,35 @@ class HttpGateway:
     def _own_routes(self) -> list[HTTPRouteHandler]:
         """Health, metrics and documents."""
 
-        @get("/health/live", summary="Whether the process runs", tags=["operation"])
+        @get("/health/live", summary="Whether the process runs", tags=["operation"], responses=_STATUS)
         async def live() -> Response[bytes]:
             return rest.answer(b'{"status":"ok"}')
 
-        @get("/health/ready", summary="Whether it can serve; 503 names the cause", tags=["operation"])
+        @get(
+            "/health/ready", summary="Whether it can serve; 503 names the cause", tags=["operation"], responses=_STATUS
+        )
         async def ready() -> Response[bytes]:
             cause = self._readiness() or self._market.trouble
             if cause is None:
                 return rest.answer(b'{"status":"ready"}')
             return rest.answer(_problem.body(503, cause), 503, _problem.MEDIA_TYPE)
 
-        @get("/metrics", summary="Prometheus metrics", tags=["operation"])
+        @get(
+            "/health",
+            summary="How sources, books and gaps stand; the rows of channel health",
+            tags=["operation"],
+            responses=_STATUS,
+        )
+        async def health() -> Response[bytes]:
+            cause = self._readiness() or self._market.trouble
+            body = {
+                "status": "ready" if cause is None else "unready",
+                "cause": cause,
+                "conditions": await self._market.conditions(""),
+            }
+            return rest.answer(msgspec.json.encode(body))
+
+        @get("/metrics", summary="Prometheus metrics", tags=["operation"], responses=_METRICS)
         async def prometheus() -> Response[bytes]:
             return rest.answer(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
@@ -213,7 +247,7 @@ class HttpGateway:
         async def style() -> Response[bytes]:
             return rest.answer(_docs.STYLE, media_type="text/css")
 
-        return [live, ready, prometheus, docs, style]
+        return [live, ready, health, prometheus, docs, style]
 
 
 def _cors(origins: Collection[str]) -> CORSConfig | None:

@@ -6,46 +6,58 @@ per row. Every answer carries its position; a range answer also its age and comp
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from litestar import Request, Response, Router, get
-from litestar.openapi.datastructures import ResponseSpec
+from litestar import Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
-from tapewick import metrics
 from tapewick.book_frames import book_json
-from tapewick.channel import parse_position
+from tapewick.channel import span
 from tapewick.decimals import format_mantissa
 from tapewick.engine import indicators as derived
-from tapewick.errors import BadRequest, NotFound
+from tapewick.errors import BadRequest
+from tapewick.formats.text import CANDLE_COLUMNS, TRADE_COLUMNS
 from tapewick.gateways import _query
-from tapewick.gateways._problem import MEDIA_TYPE, Problem
+from tapewick.gateways._asking import (
+    JSON,
+    AnyRequest,
+    End,
+    InstrumentId,
+    RowFormat,
+    Rows,
+    SinceText,
+    Start,
+    answer,
+    check_range,
+    documented,
+    heavy_rows,
+    known,
+    market_of,
+    only_known,
+    own_offset,
+    with_changes,
+)
 from tapewick.gateways._schema import (
     BookAnswer,
     CandlesAnswer,
     CoverageAnswer,
     InstrumentsAnswer,
+    PriceAnswer,
+    RowsOperation,
     Ticker,
     TradesAnswer,
 )
 from tapewick.ladder import Levels
 from tapewick.market import FAR, CandleAnswer, Market, Window
-from tapewick.model import Candles, Head, State, position
+from tapewick.model import Candles, State, position
 from tapewick.timeframe import Timeframe, bucket_end
 
-__all__ = ["JSON", "answer", "router"]
+__all__ = ["JSON", "answer", "proven", "router"]
 
-JSON = "application/json"
 MS = 1_000_000
 
-AnyRequest = Request[Any, Any, Any]
-InstrumentId = Annotated[str, QueryParameter(description="Instrument, for example binance:BTCUSDT.")]
-Start = Annotated[str | None, QueryParameter(description="First time, inclusive: ms since 1970 or ISO 8601.")]
-End = Annotated[str | None, QueryParameter(description="Last time, exclusive: ms since 1970 or ISO 8601.")]
-SinceText = Annotated[str | None, QueryParameter(description="Position of an earlier answer; only what came after.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=_query.MAX_ROWS, description="Most rows in the answer.")]
 Filling = Annotated[
     Literal["none", "prev", "null"], QueryParameter(description="Empty buckets: omitted, last close, no prices.")
@@ -53,75 +65,22 @@ Filling = Annotated[
 Times = Annotated[Literal["ms", "ns"], QueryParameter(description="ms: integers; ns: decimal strings.")]
 
 
-def answer(content: bytes, status: int = 200, media_type: str = JSON) -> Response[bytes]:
-    """A body that is already encoded; live data is never cached."""
-    metrics.http_requests.labels(str(status)).inc()
-    return Response(content, status_code=status, media_type=media_type, headers={"cache-control": "no-store"})
-
-
-def _documented(shape: type) -> dict[int, ResponseSpec]:
-    problem = ResponseSpec(Problem, description="What was wrong", media_type=MEDIA_TYPE, generate_examples=False)
-    good = ResponseSpec(shape, description="The answer", media_type=JSON, generate_examples=False)
-    return {200: good, 400: problem, 404: problem}
-
-
-def _market(request: AnyRequest) -> Market:
-    market: Market = request.app.state.market
-    return market
-
-
-def _only_known(request: AnyRequest) -> None:
-    """Refuse a query parameter the route does not have: a typo must not silently mean nothing."""
-    known = set(request.route_handler.parsed_fn_signature.parameters) - {"request", "id"}
-    takes = ", ".join(sorted(known)) or "none"
-    for name in request.query_params:
-        if name not in known:
-            raise BadRequest(f"unknown parameter {name[:40]!r}; this route takes: {takes}", field=name[:40])
-        if len(request.query_params.getall(name)) > 1:
-            raise BadRequest(f"{name} is given more than once", field=name)
-
-
-def _next(request: AnyRequest, **changes: object) -> str:
-    """This request's address with other parameters; None drops one."""
-    kept = {**dict(request.query_params.items()), **changes}
-    return f"{request.url.path}?{urlencode({k: str(v) for k, v in kept.items() if v is not None})}"
-
-
-async def _known(market: Market, instrument: str) -> None:
-    """Refuse an unknown instrument named by a parameter: the route exists, its argument is wrong."""
-    try:
-        await market.instrument(instrument)
-    except NotFound as error:
-        raise BadRequest(str(error), field="instrument") from error
-
-
-def _own_offset(since: str, head: Head) -> int:
-    epoch, offset = parse_position(since)
-    if epoch not in (None, head.epoch):
-        raise BadRequest(f"since={since!r} is of another tape (now {head.epoch}); read without it", field="since")
-    return offset
-
-
-def _check_range(start: int | None, end: int | None) -> None:
-    if start is not None and end is not None and end <= start:
-        raise BadRequest("end must be after start", field="end")
-
-
-def _spliced(name: bytes, rows: bytes, rest: dict[str, object]) -> Response[bytes]:
-    return answer(b'{"%s":%s,%s' % (name, rows, msgspec.json.encode(rest)[1:]))
-
-
-@get("/instruments", summary="Instruments with a tape", responses=_documented(InstrumentsAnswer))
+@get("/instruments", summary="Instruments with a tape", responses=documented(InstrumentsAnswer))
 async def instruments(request: AnyRequest) -> Response[bytes]:
     """All instruments, by id."""
     rows = [
         {**msgspec.structs.asdict(instrument), "simulated": instrument.simulated}
-        for instrument in await _market(request).instruments()
+        for instrument in await market_of(request).instruments()
     ]
     return answer(msgspec.json.encode({"instruments": rows}))
 
 
-@get("/trades", summary="Trades of one instrument", responses=_documented(TradesAnswer))
+@get(
+    "/trades",
+    summary="Trades of one instrument",
+    responses=documented(TradesAnswer),
+    operation_class=RowsOperation,
+)
 async def trades(
     request: AnyRequest,
     instrument: InstrumentId,
@@ -130,26 +89,39 @@ async def trades(
     end: End = None,
     limit: Limit = 500,
     times: Times = "ms",
+    format: RowFormat = "json",
 ) -> Response[bytes]:
-    """Ascending by seq: after ``since``, or from ``start``; without either the newest ``limit``."""
-    market = _market(request)
+    """Ascending by seq: after ``since``, or from ``start``; without either the newest ``limit``.
+
+    Between a ``start`` and an ``end`` that have passed, the answer has an ETag.
+    """
+    market = market_of(request)
     first, last = _query.time_ns(start, "start"), _query.time_ns(end, "end")
-    _check_range(first, last)
-    await _known(market, instrument)
-    offset = None if since is None else _own_offset(since, await market.head(instrument))
+    check_range(first, last)
+    await known(market, instrument)
+    offset = None if since is None else own_offset(since, await market.head(instrument))
     newest = offset is None and first is None
-    batch, head = await market.trades(instrument, since=offset, start=first, end=last, limit=limit, newest=newest)
+    with heavy_rows(request, limit):
+        batch, head = await market.trades(instrument, since=offset, start=first, end=last, limit=limit, newest=newest)
     more = not newest and batch.seq is not None and len(batch) >= limit
     at = position(head.epoch, int(batch.seq[-1]) if more and batch.seq is not None else head.seq)
     rest: dict[str, object] = {
         "position": at,
         "data_age_ms": market.data_age_ms(instrument),
-        "next": _next(request, since=at) if more else None,
+        "next": with_changes(request, since=at) if more else None,
     }
-    return _spliced(b"trades", market.encode(batch, ns=times == "ns"), rest)
+    past = since is None and first is not None and last is not None and last <= head.watermark
+    version = (head.epoch, span(batch)[1]) if past else None
+    rows = Rows("trades", market.encode(batch, ns=times == "ns"), rest, version)
+    return rows.answer(request, format, TRADE_COLUMNS)
 
 
-@get("/candles", summary="Candles of one instrument and timeframe", responses=_documented(CandlesAnswer))
+@get(
+    "/candles",
+    summary="Candles of one instrument and timeframe",
+    responses=documented(CandlesAnswer),
+    operation_class=RowsOperation,
+)
 async def candles(
     request: AnyRequest,
     instrument: InstrumentId,
@@ -161,36 +133,51 @@ async def candles(
     fill: Filling = "none",
     indicators: Annotated[str | None, QueryParameter(description="For example sma10,ema20,vwap.")] = None,
     times: Times = "ms",
+    format: RowFormat = "json",
 ) -> Response[bytes]:
     """Ascending by open time, the open candle included: from ``start``, or the newest ``limit``.
 
     With ``since``: stored rows that changed after that position, in their latest version, by pos.
     ``complete`` tells whether every closed candle of the answer, and all between, is proven whole.
+    Between a ``start`` and an ``end`` that have passed, the answer has an ETag: the same until a row is revised.
     """
-    market, frame, wanted = _market(request), _query.timeframe(tf), _query.indicators(indicators)
+    market, frame, wanted = market_of(request), _query.timeframe(tf), _query.indicators(indicators)
     window = Window(_query.time_ns(start, "start"), _query.time_ns(end, "end"), limit, newest=start is None)
-    _check_range(window.start, window.end)
-    await _known(market, instrument)
-    if since is not None:
-        if start is not None or end is not None or fill != "none" or wanted:
-            raise BadRequest("since cannot be combined with start, end, fill or indicators", field="since")
-        offset = _own_offset(since, await market.head(instrument))
-        found, more = await market.changes(instrument, frame, offset, limit)
-        at = position(found.head.epoch, int(found.batch.rows["pos"][-1]) if more else found.head.pos)
-        following = _next(request, since=at) if more else None
-    else:
-        found = await market.candles(instrument, frame, window, fill=None if fill == "none" else fill)
-        at = position(found.head.epoch, found.head.pos)
-        following = _following(request, frame, window, found)
+    check_range(window.start, window.end)
+    await known(market, instrument)
+    if since is not None and (start is not None or end is not None or fill != "none" or wanted):
+        raise BadRequest("since cannot be combined with start, end, fill or indicators", field="since")
+    if wanted and format == "csv":
+        raise BadRequest("a table has no indicators; ask for them with format=json or columns", field="indicators")
+    with heavy_rows(request, limit):
+        if since is not None:
+            offset = own_offset(since, await market.head(instrument))
+            found, more = await market.changes(instrument, frame, offset, limit)
+            at = position(found.head.epoch, int(found.batch.rows["pos"][-1]) if more else found.head.pos)
+            following = with_changes(request, since=at) if more else None
+        else:
+            found = await market.candles(instrument, frame, window, fill=None if fill == "none" else fill)
+            at = position(found.head.epoch, found.head.pos)
+            following = _following(request, frame, window, found)
     rest: dict[str, object] = {
         "position": at,
         "data_age_ms": market.data_age_ms(instrument),
-        "complete": _complete(found.batch.rows),
+        "complete": proven(found.batch.rows),
         "next": following,
     }
     if wanted:
         rest["indicators"] = await _indicators(market, frame, found, wanted)
-    return _spliced(b"candles", market.encode(found.batch, ns=times == "ns"), rest)
+    version = None if wanted or since is not None else _version(window, found)
+    rows = Rows("candles", market.encode(found.batch, ns=times == "ns"), rest, version)
+    return rows.answer(request, format, CANDLE_COLUMNS if fill == "none" else (*CANDLE_COLUMNS, "filled"))
+
+
+def _version(window: Window, found: CandleAnswer) -> tuple[str, int] | None:
+    """Epoch and highest pos of an answer all of whose time has passed; None of others."""
+    rows, end = found.batch.rows, window.end
+    if window.start is None or end is None or end > found.head.watermark or (rows["state"] == State.OPEN).any():
+        return None
+    return found.head.epoch, int(rows["pos"].max()) if len(rows) else 0
 
 
 def _following(request: AnyRequest, tf: Timeframe, window: Window, found: CandleAnswer) -> str | None:
@@ -198,15 +185,15 @@ def _following(request: AnyRequest, tf: Timeframe, window: Window, found: Candle
     rows = found.batch.rows
     if len(rows) >= window.limit:
         if window.newest:
-            return _next(request, end=int(rows["open_time"][0]) // MS)
-        return _next(request, start=bucket_end(tf, int(rows["open_time"][-1])) // MS)
+            return with_changes(request, end=int(rows["open_time"][0]) // MS)
+        return with_changes(request, start=bucket_end(tf, int(rows["open_time"][-1])) // MS)
     known = found.head.watermark  # short of the limit, and yet not at the end of what there is
     if found.reached < min(known, FAR if window.end is None else window.end):
-        return _next(request, start=found.reached // MS)
+        return with_changes(request, start=found.reached // MS)
     return None
 
 
-def _complete(rows: Candles) -> bool | None:
+def proven(rows: Candles) -> bool | None:
     """Whether the closed rows, and with them all between, are proven; None if that cannot be told.
 
     Two proven rows that follow each other share a range of the ledger, for each one's proof
@@ -238,19 +225,42 @@ async def _indicators(
     }
 
 
-@get("/ticker/{id:path}", summary="Last price and 24 h statistics", responses=_documented(Ticker))
+@get("/ticker/{id:path}", summary="Last price and 24 h statistics", responses=documented(Ticker))
 async def ticker(request: AnyRequest, id: FromPath[str]) -> Response[bytes]:
     """Rolling 24 h (whole minutes) and the UTC day; ``id`` percent-encoded or as path tail."""
-    return answer(msgspec.json.encode(await _market(request).ticker(id.removeprefix("/"))))
+    return answer(msgspec.json.encode(await market_of(request).ticker(id.removeprefix("/"))))
 
 
-@get("/coverage/{id:path}", summary="What the tape holds and what it lacks", responses=_documented(CoverageAnswer))
+@get("/price/{id:path}", summary="Price as of a time", responses=documented(PriceAnswer))
+async def price(
+    request: AnyRequest,
+    id: FromPath[str],
+    at: Annotated[str | None, QueryParameter(description="ms since 1970 or ISO 8601; none: now.")] = None,
+) -> Response[bytes]:
+    """The last trade at or before ``at``. ``complete``: no trade between it and ``at`` is missing; null where ids
+    cannot prove that, or the tape has not reached ``at``."""
+    market, id, time = market_of(request), id.removeprefix("/"), _query.time_ns(at, "at")
+    found = await market.price(id, market.now() if time is None else time)
+    body = {
+        "instrument": id,
+        "price": format_mantissa(found.price, found.price_scale),
+        "ts_event": found.ts_event // MS,
+        "trade_id": str(found.trade_id) if found.text_id else found.trade_id,
+        "at": found.at // MS,
+        "age_ms": (found.at - found.ts_event) // MS,
+        "complete": found.complete,
+        "position": found.position,
+    }
+    return answer(msgspec.json.encode(body))
+
+
+@get("/coverage/{id:path}", summary="What the tape holds and what it lacks", responses=documented(CoverageAnswer))
 async def coverage(request: AnyRequest, id: FromPath[str], start: Start = None, end: End = None) -> Response[bytes]:
     """Covered id ranges and gaps that touch [``start``, ``end``); ``trades`` counts the whole tape."""
     first, last = _query.time_ns(start, "start"), _query.time_ns(end, "end")
-    _check_range(first, last)
+    check_range(first, last)
     low, high = first or 0, 2**63 - 1 if last is None else last
-    state = await _market(request).coverage(id.removeprefix("/"))
+    state = await market_of(request).coverage(id.removeprefix("/"))
     gaps = [gap for gap in state.gaps if gap.state != "closed" and gap.left_ts < high and gap.right_ts >= low]
     own = state.instrument
     body = {
@@ -262,8 +272,8 @@ async def coverage(request: AnyRequest, id: FromPath[str], start: Start = None, 
             {
                 "left_id": gap.left_id,
                 "right_id": gap.right_id,
-                "left_ts": gap.left_ts // MS,
-                "right_ts": gap.right_ts // MS,
+                "left_ts": gap.times_ms[0],
+                "right_ts": gap.times_ms[1],
                 "state": gap.state,
                 "reason": gap.reason,
                 "attempts": gap.attempts,
@@ -276,7 +286,7 @@ async def coverage(request: AnyRequest, id: FromPath[str], start: Start = None, 
     return answer(msgspec.json.encode(body))
 
 
-@get("/book/{id:path}", summary="Order book of one instrument", responses=_documented(BookAnswer))
+@get("/book/{id:path}", summary="Order book of one instrument", responses=documented(BookAnswer))
 async def book(
     request: AnyRequest,
     id: FromPath[str],
@@ -286,7 +296,7 @@ async def book(
     """Only a book whose ``state`` is ``live`` is current. A ``stale`` one shows the levels of ``last_update_id``, and
     ``detail`` says why it stopped there. With ``at`` a stored book, its state ``stored``. Levels deeper than the
     venue's own snapshot are unknown until they change."""
-    market, id, time = _market(request), id.removeprefix("/"), _query.time_ns(at, "at")
+    market, id, time = market_of(request), id.removeprefix("/"), _query.time_ns(at, "at")
     if time is not None:
         stored = await market.stored_book(id, time)
         sides = Levels(stored.bid_price, stored.bid_size, stored.ask_price, stored.ask_size).top(levels)
@@ -302,5 +312,5 @@ def _age(market: Market, time: int) -> int | None:
 
 def router() -> Router:
     """The routes; they find the market in ``app.state.market``."""
-    handlers = [instruments, trades, candles, ticker, coverage, book]
-    return Router("/v1", route_handlers=handlers, before_request=_only_known, tags=["market data"])
+    handlers = [instruments, trades, candles, ticker, price, coverage, book]
+    return Router("/v1", route_handlers=handlers, before_request=only_known, tags=["market data"])

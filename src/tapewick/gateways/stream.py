@@ -9,46 +9,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, WSUpgradeResponse
 from picows import WSUpgradeResponseWithListener as Accepted
 from ulid import ULID
 
-from tapewick.channel import Channel, Since, parse_position
-from tapewick.errors import ApiError, BadRequest, ModelError, NotFound
-from tapewick.gateways._bridge import Answer, Door, refuse
-from tapewick.hub import Admitted, Hub, Request
+from tapewick.channel import Channel
+from tapewick.errors import ApiError, ModelError, NotFound
+from tapewick.framing import ws_text
+from tapewick.gateways import _wishes
+from tapewick.gateways._bridge import Answer, Door, foreign, refuse
+from tapewick.hub import Admitted, Hub
 from tapewick.market import Market
 from tapewick.outbox import Outbox
 
-__all__ = ["PATH", "SUBPROTOCOL", "Session", "door", "ws_text"]
+__all__ = ["PATH", "SUBPROTOCOL", "Session", "door"]
 
 PATH = "/v1/ws"
 SUBPROTOCOL = "tapewick.v1.json"
 LINGER = 2.0  # seconds a closed peer has to answer before it is cut
-MAX_SNAPSHOT = 1000
-DEFAULT_SNAPSHOT = {"trade": 100, "candle": 2}
-DEFAULT_LEVELS = {"book": 20, "book_top": 20}
 
 Id = int | Annotated[str, msgspec.Meta(max_length=64)] | None
 
 
-class SinceTime(msgspec.Struct, forbid_unknown_fields=True):
-    ts: Annotated[int, msgspec.Meta(ge=0, le=9_223_372_036_854)]
-
-
-class Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    ch: Annotated[str, msgspec.Meta(max_length=128)]
-    snapshot: Annotated[int, msgspec.Meta(ge=0, le=MAX_SNAPSHOT)] | None = None
-    since: str | int | SinceTime | None = None
-    backfill: Literal["all", "skip"] | None = None
-    levels: Literal[5, 10, 20, 50, 100, 500] | None = None
-
-
 class Subscribe(msgspec.Struct, tag_field="op", tag="subscribe", forbid_unknown_fields=True):
-    channels: Annotated[list[Wanted], msgspec.Meta(min_length=1, max_length=100)]
+    channels: Annotated[list[_wishes.Wanted], msgspec.Meta(min_length=1, max_length=100)]
     id: Id = None
 
 
@@ -75,16 +62,6 @@ class _AnyId(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(Subscribe | Unsubscribe | Ping | List).decode
 _decode_id = msgspec.json.Decoder(_AnyId).decode
-
-
-def ws_text(payload: bytes) -> bytes:
-    """A whole, unmasked text frame."""
-    size = len(payload)
-    if size < 126:
-        return b"\x81%c" % size + payload
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 class Bucket:
@@ -259,7 +236,7 @@ class Session(WSListener):
         errors: list[dict[str, object]] = []
         for wanted in op.channels:
             try:
-                request = _request(wanted)
+                request = _wishes.request(wanted)
                 names = {*outbox.channels, *(one.request.channel.name for one in admitted), request.channel.name}
                 if len(names) > self._limits.subscriptions:
                     errors.append(_error(wanted.ch, 4413, f"over {self._limits.subscriptions} subscriptions"))
@@ -269,7 +246,7 @@ class Session(WSListener):
                 errors.append(_error(wanted.ch, 4404, str(error)))
             except (ApiError, ModelError) as error:
                 errors.append(_error(wanted.ch, 4400, str(error)))
-        reply: dict[str, Any] = {"type": "subscribed", "id": op.id, "channels": [_told(one) for one in admitted]}
+        reply: dict[str, Any] = {"type": "subscribed", "id": op.id, "channels": [_wishes.told(one) for one in admitted]}
         outbox.control({**reply, "errors": errors} if errors else reply)
         for one in admitted:
             if not outbox.closed:
@@ -291,38 +268,6 @@ def _canonical(name: str) -> str:
         return name  # never subscribed to: nothing to stop
 
 
-def _request(wanted: Wanted) -> Request:
-    """The wish, with the defaults of its kind. Raises ``BadRequest`` for an option its kind does not have."""
-    channel = Channel.parse(wanted.ch)
-    takes = {"snapshot", "since"} if channel.durable else set()
-    takes |= {"backfill"} if channel.kind == "trade" else set()
-    takes |= {"levels"} if channel.kind in DEFAULT_LEVELS else set()
-    for name in ("snapshot", "since", "backfill", "levels"):
-        if getattr(wanted, name) is not None and name not in takes:
-            options = ", ".join(sorted(takes)) or "none"
-            raise BadRequest(f"{channel.kind} channels have no option {name}; theirs: {options}", field=name)
-    if not channel.durable:
-        return Request(channel, levels=wanted.levels or DEFAULT_LEVELS.get(channel.kind, 0))
-    snapshot = DEFAULT_SNAPSHOT[channel.kind] if wanted.snapshot is None else wanted.snapshot
-    since, skip = wanted.since, wanted.backfill == "skip"
-    if isinstance(since, SinceTime):
-        return Request(channel, MAX_SNAPSHOT, start=since.ts * 1_000_000, skip=skip)
-    if isinstance(since, int):
-        if not 0 <= since < 2**63:
-            raise BadRequest("since must be a position: epoch:offset, or an offset", field="since")
-        return Request(channel, snapshot, Since(None, since), skip=skip)
-    return Request(channel, snapshot, None if since is None else parse_position(since), skip=skip)
-
-
-def _told(admitted: Admitted) -> dict[str, object]:
-    channel = admitted.request.channel
-    if not channel.durable:
-        levels = {"levels": admitted.request.levels} if admitted.request.levels else {}
-        return {"ch": channel.name, "recovered": False, **levels}
-    told: dict[str, object] = {"ch": channel.name, "pos": admitted.pos, "recovered": admitted.recovered}
-    return told if admitted.replayed is None else {**told, "replayed": admitted.replayed}
-
-
 def _error(channel: str, code: int, why: str) -> dict[str, object]:
     return {"ch": channel, "code": code, "msg": why}
 
@@ -335,9 +280,8 @@ def door(market: Market, hub: Hub, allowed_origins: Collection[str]) -> Door:
         if path != PATH:
             return refuse(404, f"no WebSocket at {path[:80]}; connect to {PATH}")
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in allowed_origins:
-            if origin.partition("://")[2] != request.headers.get("Host"):
-                return refuse(403, f"origin {origin[:80]} is not allowed; add it to server.allowed_origins")
+        if foreign(origin, request.headers.get("Host"), allowed_origins):
+            return refuse(403, f"origin {str(origin)[:80]} is not allowed; add it to server.allowed_origins")
         session = Session(hub, lambda: market.now() // 1_000_000)
         offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         extra = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in offered else None

@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -24,7 +23,7 @@ from tapewick.net.link import Link, connect
 
 __all__ = ["Feed", "LinkChange", "LinkEnded", "StreamsRefused"]
 
-STABLE = 30.0  # a connection that lived so long starts the back-off anew
+STABLE = 30 * 10**9  # ns: a connection that lived so long starts the back-off anew
 MAX_STREAMS = 1024  # the venue's limit per connection
 
 FeedState: TypeAlias = Literal["connected", "disconnected", "refused"]
@@ -238,13 +237,12 @@ class _Lane:
 
     async def run(self) -> None:
         """Stay connected. Ends only by cancellation."""
-        loop = asyncio.get_running_loop()
         while True:
             link = await self._connected()
-            since = loop.time()
+            since = self.clock.now()
             cause = await self._serve(link)
             self._feed.failed(self, "disconnected", f"{self.host}: {cause}")
-            if loop.time() - since >= STABLE:
+            if self.clock.now() - since >= STABLE:
                 self._backoff.reset()
             await self.clock.sleep(self._backoff.delay())
 
@@ -290,9 +288,11 @@ class _Lane:
 
     async def _replacement(self) -> None:
         """When it is time, open a second connection and let both run until the new one carries all streams."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._lifetime):
-                await self.renewal.wait()
+        called, over = asyncio.create_task(self.renewal.wait()), asyncio.create_task(self._lived())
+        try:
+            await asyncio.wait({called, over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancelled(called, over)
         self.renewal.clear()
         backoff = Backoff()
         while self._standby is None:
@@ -304,6 +304,10 @@ class _Lane:
                 self._standby = link
         await self._standby.carries(self._feed.overlap)
         await asyncio.sleep(min(1.0, self._feed.overlap))
+
+    async def _lived(self) -> None:
+        """Until the connection is as old as it may get, by the clock the venue cuts by."""
+        await self.clock.sleep(self._lifetime)
 
 
 def _with_streams(url: str, streams: Sequence[str]) -> str:

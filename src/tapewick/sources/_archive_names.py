@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 from tapewick.errors import ConfigError
+from tapewick.sources._binance_listing import checked
 from tapewick.timeframe import Timeframe
 from tapewick.timeframe import parse as timeframe
 
@@ -99,11 +100,12 @@ def planned(
 ) -> Iterator[Archive]:
     """The files that hold ``first`` to ``last``: months where they lie in it whole and are over, else days.
 
-    Bars longer than a day come by the month only: of every month that is touched.
+    Bars longer than a day come by the month only: of every month that is touched. Raises ``ConfigError`` for what
+    cannot be a symbol.
     """
     venue, colon, symbol = instrument.rpartition(":")
     interval = "" if tf is None else "1mo" if tf.name == "1M" else tf.name
-    whole = Archive(venue if colon else "binance", kind, symbol, interval, "")
+    whole = Archive(venue if colon else "binance", kind, checked(symbol), interval, "")
     day = first
     while day <= last:
         end = day.replace(day=calendar.monthrange(day.year, day.month)[1])

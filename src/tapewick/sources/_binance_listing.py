@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,6 +18,7 @@ __all__ = ["PRODUCTS", "Product", "addresses", "checked", "chunks", "listed"]
 
 SYMBOLS_PER_REQUEST = 100
 LISTING_WEIGHT = 20
+SCHEMES = ("http", "https", "ws", "wss")
 
 
 class Product(NamedTuple):
@@ -138,12 +140,26 @@ def addresses(given: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
     """Base addresses in the order to try: one's own address excludes the venue's, one of them goes first.
 
     The address of another product is no choice for this one: one setting serves all market kinds.
+    Raises ``ConfigError`` for a text that is no address.
     """
     first = (given or "").rstrip("/")
+    if first and not _is_address(first):
+        raise ConfigError(
+            f"{given!r} is no address of a venue: write http(s)://HOST[:PORT] for REST (--rest-url, BINANCE_BASE_URL), "
+            "ws(s)://HOST[:PORT] for streams (--ws-url, BINANCE_WEBSOCKET_BASE_URL)"
+        )
     if first in known:
         return (first, *(base for base in known if base != first))
     others = {base for product in PRODUCTS.values() for base in (*product.rest, *product.ws)}
     return known if not first or first in others else (first,)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        return False
 
 
 def _scale(step: str) -> int:

@@ -80,15 +80,20 @@ def trades(connection: Connection, number: int, since: int | None, last: int, wi
 
 
 def _pages(connection: Connection, sql: str, low: int, high: int, window: Window) -> list[Columns]:
-    """Parts with ``low`` < seq ≤ ``high`` from the wanted end, at most PAGE rows of the file at a time."""
+    """Parts with ``low`` < seq ≤ ``high`` from the wanted end, at most PAGE rows of the file at a time.
+
+    The first part reads no more than what is wanted if all rows fit the window; each next one reaches further.
+    """
     parts: list[Columns] = []
     left = window.limit or high
+    reach = min(PAGE, max(left, 16 * FEW))
     while low < high and left > 0:
-        a, b = (max(low, high - PAGE), high) if window.newest else (low, min(high, low + PAGE))
+        a, b = (max(low, high - reach), high) if window.newest else (low, min(high, low + reach))
         part: Columns = connection.execute(f"{sql} AND seq > {a} AND seq <= {b}").fetchnumpy()
         parts.append(_cut(part, left, window.newest))
         left -= len(part["seq"])
         low, high = (low, a) if window.newest else (b, high)
+        reach = min(PAGE, 2 * reach)
     return parts[::-1] if window.newest else parts
 
 

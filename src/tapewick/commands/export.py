@@ -1,0 +1,173 @@
+"""``export``: write a tape's trades or candles to a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from tapewick.commands.options import Parser, moment, option, setting, settings_of, timeframe
+from tapewick.commands.output import note, write
+from tapewick.errors import ConfigError, StoreError, TapewickError
+
+if TYPE_CHECKING:
+    from tapewick.config import Settings
+    from tapewick.export import Export
+    from tapewick.protocols import Store
+
+__all__ = ["EXAMPLES", "options", "run"]
+
+EXAMPLES = (
+    "tapewick export binance:BTCUSDT --tf 1m --out btc.parquet --data ./d",
+    "tapewick export binance:BTCUSDT --out trades.csv --start 2024-08-09 --end 2024-08-10",
+    "tapewick export sim:BTCUSDT --tf 1h --format csv --url http://127.0.0.1:8080",
+)
+FORMATS = ("jsonl", "csv", "arrow", "parquet")
+
+
+def options(parser: Parser) -> None:
+    """Add the command's arguments to ``parser``."""
+    parser.add_argument("instrument", metavar="INSTRUMENT", help="venue:symbol, for example binance:BTCUSDT")
+    option(parser, "--tf", "candles of this timeframe", shown_default="trades", metavar="TF")
+    option(
+        parser,
+        "--format",
+        "what to write",
+        shown_default="the ending of --out, else jsonl",
+        choices=FORMATS,
+        metavar="|".join(FORMATS),
+    )
+    option(parser, "--out", "file to write; it appears when it is whole", shown_default="stdout", metavar="FILE")
+    option(parser, "--start", "first time, ms since 1970 or ISO 8601", type=moment, metavar="MS|ISO")
+    option(parser, "--end", "times before this", type=moment, metavar="MS|ISO")
+    setting(parser, "data.dir", "--data")
+    option(parser, "--url", "read from this running server instead of a data folder", metavar="URL")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file; its position is told on stderr."""
+    from tapewick.commands.running import run as run_until_signal
+
+    settings, tf = settings_of(args), timeframe(args.tf).name if args.tf else None
+    format = args.format or _ending(args.out)
+    if args.out is None and format in ("arrow", "parquet") and sys.stdout.isatty():
+        raise ConfigError(f"{format} is no text for a terminal; name a file with --out")
+
+    async def work() -> int:
+        opened = _from_server(args, tf, format) if args.url else _from_folder(args, settings, tf, format)
+        async with opened as (position, chunks):
+            size = await _save(chunks, Path(args.out)) if args.out else await _print(chunks)
+        if args.out:
+            note(f"{args.out}: {size:,} bytes, position {position}")
+        return 0
+
+    return run_until_signal(work())
+
+
+def _ending(out: str | None) -> str:
+    ending = Path(out or "").suffix.removeprefix(".")
+    if out and ending not in FORMATS:
+        raise ConfigError(f"--out {out} does not tell the format by its ending; add --format {'|'.join(FORMATS)}")
+    return ending or "jsonl"
+
+
+async def _print(chunks: AsyncIterator[bytes]) -> int:
+    size = 0
+    async for chunk in chunks:
+        write(chunk)
+        size += len(chunk)
+    return size
+
+
+async def _save(chunks: AsyncIterator[bytes], path: Path) -> int:
+    """Write beside ``path`` first: a file of that name is always whole."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with _new(part) as file:
+            async for chunk in chunks:
+                file.write(chunk)
+            size = file.tell()
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return size
+
+
+def _new(path: Path) -> BinaryIO:
+    return open(path, "wb")
+
+
+def _store(settings: Settings) -> Store:
+    from tapewick import registry
+
+    if not Path(settings.data.dir).is_dir():
+        raise StoreError(f"there is no data folder {settings.data.dir}: name it with --data, or fill it with replay")
+    return registry.store(settings, read_only=True)
+
+
+@asynccontextmanager
+async def _from_folder(
+    args: argparse.Namespace, settings: Settings, tf: str | None, format: Any
+) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]], None]:
+    from tapewick import export, registry
+    from tapewick.clock import RealClock
+
+    async with (
+        _store(settings) as store,
+        registry.bus(settings) as bus,
+        registry.market(bus, store, RealClock()) as market,
+    ):
+        window = {"start": args.start, "end": args.end}
+        made: Export = (
+            await export.candles(market, args.instrument, timeframe(tf), **window)
+            if tf
+            else await export.trades(market, args.instrument, **window)
+        )
+        yield made.position, export.chunks(made, format)
+
+
+@asynccontextmanager
+async def _from_server(
+    args: argparse.Namespace, tf: str | None, format: str
+) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]], None]:
+    import httpx2
+
+    from tapewick.errors import SourceError
+
+    asked = {"instrument": args.instrument, "tf": tf, "format": format, "start": _ms(args.start), "end": _ms(args.end)}
+    params = {name: str(value) for name, value in asked.items() if value is not None}
+    address = f"{args.url.rstrip('/')}/v1/export/{'candles' if tf else 'trades'}"
+    try:
+        async with (
+            httpx2.AsyncClient(timeout=httpx2.Timeout(60)) as client,
+            client.stream("GET", address, params=params) as answer,
+        ):
+            if answer.status_code != 200:
+                raise _refusal(answer.status_code, await answer.aread())
+            yield answer.headers.get("tapewick-position", ""), answer.aiter_bytes()
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise SourceError(
+            f"cannot read {args.url}: {error or type(error).__name__}; is a server running there?"
+        ) from error
+
+
+def _ms(ns: int | None) -> int | None:
+    return None if ns is None else -(-ns // 1_000_000)
+
+
+def _refusal(status: int, body: bytes) -> TapewickError:
+    """What the server said, as an error of ours."""
+    import msgspec
+
+    from tapewick.errors import BadRequest, SourceError
+
+    try:
+        detail = msgspec.json.decode(body, type=dict[str, Any]).get("detail", "")
+    except msgspec.DecodeError:
+        detail = ""
+    text = str(detail) or f"the server answered {status}"
+    return BadRequest(text) if 400 <= status < 429 else SourceError(text)

@@ -1,0 +1,176 @@
+"""The unary calls of ``MarketData``: the answers of REST as column batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from tapewick import wire
+from tapewick.channel import parse_position
+from tapewick.errors import BadRequest
+from tapewick.gateways._grpc_books import whole_book
+from tapewick.market import FAR, CandleAnswer, Fill, Market, Window
+from tapewick.model import Head, State, position
+from tapewick.timeframe import bucket_end, parse
+from tapewick.v1 import market_pb2 as market_pb
+from tapewick.v1 import service_pb2 as pb
+
+__all__ = ["Queries"]
+
+DEFAULT_ROWS, MOST_ROWS = 500, 10_000
+DEFAULT_LEVELS, MOST_LEVELS = 100, 5000
+FILLS: dict[int, Fill | None] = {0: None, 1: "prev", 2: "null"}
+Call = Callable[[Any], Coroutine[Any, Any, Any]]
+Read = Callable[[bytes], Any]
+
+
+class Queries:
+    """Each method answers one request; they raise ``ApiError`` and ``ModelError``."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+
+    def calls(self) -> dict[str, tuple[Read, Call]]:
+        """How a request is read, and the method that answers it, by the call's name."""
+        return {
+            "ListInstruments": (pb.ListInstrumentsRequest.FromString, self.instruments),
+            "GetCandles": (pb.GetCandlesRequest.FromString, self.candles),
+            "GetTrades": (pb.GetTradesRequest.FromString, self.trades),
+            "GetBook": (pb.GetBookRequest.FromString, self.book),
+            "GetTicker": (pb.GetTickerRequest.FromString, self.ticker),
+            "GetCoverage": (pb.GetCoverageRequest.FromString, self.coverage),
+        }
+
+    async def instruments(self, asked: pb.ListInstrumentsRequest) -> pb.ListInstrumentsResponse:
+        found = [one for one in await self._market.instruments() if asked.venue in ("", one.venue)]
+        rows = [market_pb.Instrument.FromString(wire.body(one)) for one in found]
+        return pb.ListInstrumentsResponse(instruments=rows)
+
+    async def candles(self, asked: pb.GetCandlesRequest) -> pb.GetCandlesResponse:
+        following = pb.GetCandlesRequest()
+        following.CopyFrom(asked)
+        found, at, more = await (self._changed if asked.since else self._window)(asked, following)
+        batch = found.batch
+        if not asked.include_open:
+            batch = replace(batch, rows=batch.rows[batch.rows["state"] != State.OPEN])
+        rows = market_pb.Candles.FromString(wire.body(replace(batch, epoch=found.head.epoch)))
+        return pb.GetCandlesResponse(candles=rows, position=at, next=following if more else None)
+
+    async def _window(
+        self, asked: pb.GetCandlesRequest, following: pb.GetCandlesRequest
+    ) -> tuple[CandleAnswer, str, bool]:
+        """Rows by open time, their position, and whether ``following``, which is set to it, has more."""
+        tf = parse(asked.timeframe)
+        newest = not asked.HasField("start")
+        window = Window(_time(asked, "start"), _time(asked, "end"), _limit(asked.limit), newest)
+        _check_range(window.start, window.end)
+        found = await self._market.candles(asked.instrument, tf, window, fill=FILLS.get(asked.fill))
+        rows, more = found.batch.rows, True
+        if len(rows) >= window.limit and newest:
+            following.end = int(rows["open_time"][0])
+        elif len(rows) >= window.limit:
+            following.start = bucket_end(tf, int(rows["open_time"][-1]))
+        elif found.reached < min(found.head.watermark, FAR if window.end is None else window.end):
+            following.start = found.reached
+        else:
+            more = False
+        return found, position(found.head.epoch, found.head.pos), more
+
+    async def _changed(
+        self, asked: pb.GetCandlesRequest, following: pb.GetCandlesRequest
+    ) -> tuple[CandleAnswer, str, bool]:
+        """Rows by position, as ``_window``."""
+        if asked.HasField("start") or asked.HasField("end") or asked.fill:
+            raise BadRequest("since cannot be combined with start, end or fill", field="since")
+        offset = _own_offset(asked.since, await self._market.head(asked.instrument))
+        tf, limit = parse(asked.timeframe), _limit(asked.limit)
+        found, more = await self._market.changes(asked.instrument, tf, offset, limit)
+        at = position(found.head.epoch, int(found.batch.rows["pos"][-1]) if more else found.head.pos)
+        following.since = at
+        return found, at, more
+
+    async def trades(self, asked: pb.GetTradesRequest) -> pb.GetTradesResponse:
+        market, id, limit = self._market, asked.instrument, _limit(asked.limit)
+        start, end = _time(asked, "start"), _time(asked, "end")
+        _check_range(start, end)
+        offset = _own_offset(asked.since, await market.head(id)) if asked.since else None
+        newest = offset is None and start is None
+        batch, head = await market.trades(id, since=offset, start=start, end=end, limit=limit, newest=newest)
+        more = not newest and batch.seq is not None and len(batch) >= limit
+        at = position(head.epoch, int(batch.seq[-1]) if more and batch.seq is not None else head.seq)
+        following = pb.GetTradesRequest()
+        following.CopyFrom(asked)
+        following.since = at
+        rows = market_pb.Trades.FromString(wire.body(replace(batch, epoch=head.epoch)))
+        return pb.GetTradesResponse(trades=rows, position=at, next=following if more else None)
+
+    async def book(self, asked: pb.GetBookRequest) -> Any:
+        levels = asked.levels or DEFAULT_LEVELS
+        if not 0 < levels <= MOST_LEVELS:
+            raise BadRequest(f"levels must lie between 1 and {MOST_LEVELS}", field="levels")
+        at = _time(asked, "at")
+        if at is None:
+            return market_pb.Book.FromString(wire.body(whole_book(await self._market.book(asked.instrument), levels)))
+        stored = market_pb.Book.FromString(wire.body(await self._market.stored_book(asked.instrument, at)))
+        stored.state = "stored"
+        for column in (stored.bid_price, stored.bid_size, stored.ask_price, stored.ask_size):
+            del column[levels:]
+        return stored
+
+    async def ticker(self, asked: pb.GetTickerRequest) -> pb.Ticker:
+        told = await self._market.ticker(asked.instrument)
+        fields: dict[str, Any] = {
+            name: told[name] for name in pb.Ticker.DESCRIPTOR.fields_by_name if told.get(name) is not None
+        }
+        if "ts" in fields:
+            fields["ts"] = int(str(fields["ts"])) * 1_000_000
+        return pb.Ticker(**fields)
+
+    async def coverage(self, asked: pb.GetCoverageRequest) -> pb.Coverage:
+        start, end = _time(asked, "start"), _time(asked, "end")
+        _check_range(start, end)
+        low, high = start or 0, 2**63 - 1 if end is None else end
+        state = await self._market.coverage(asked.instrument)
+        ranges = [(a, b) for a, b, since, until in state.ranges.tolist() if since < high and until >= low]
+        gaps = [gap for gap in state.gaps if gap.state != "closed" and gap.left_ts < high and gap.right_ts >= low]
+        told = pb.Coverage(
+            instrument=state.instrument.id,
+            id_kind=state.instrument.id_kind,
+            trades=state.seq,
+            first_id=[a for a, _ in ranges],
+            last_id=[b for _, b in ranges],
+            gaps=[market_pb.Gap.FromString(wire.body(gap)) for gap in gaps],
+            position=position(state.epoch, state.seq),
+        )
+        if state.instrument.id_kind == "contiguous":
+            told.complete = not gaps
+        return told
+
+
+def _limit(asked: int) -> int:
+    limit = asked or DEFAULT_ROWS
+    if not 0 < limit <= MOST_ROWS:
+        raise BadRequest(f"limit must lie between 1 and {MOST_ROWS}", field="limit")
+    return limit
+
+
+def _time(asked: Any, field: str) -> int | None:
+    if not asked.HasField(field):
+        return None
+    ns = int(getattr(asked, field))
+    if ns < 0:
+        raise BadRequest(f"{field} is a time in ns since 1970", field=field)
+    return ns
+
+
+def _check_range(start: int | None, end: int | None) -> None:
+    if start is not None and end is not None and end <= start:
+        raise BadRequest("end must be after start", field="end")
+
+
+def _own_offset(since: str, head: Head) -> int:
+    epoch, offset = parse_position(since)
+    if epoch not in (None, head.epoch):
+        raise BadRequest(f"since={since!r} is of another tape (now {head.epoch}); read without it", field="since")
+    return offset

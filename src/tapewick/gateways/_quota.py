@@ -1,0 +1,57 @@
+"""How many costly requests one address may have under way at once: the store serves everybody."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Self
+
+from tapewick.errors import TooManyRequests
+
+__all__ = ["Quota", "Slot"]
+
+RETRY_AFTER = 2  # seconds; a costly request rarely takes longer
+
+
+class Slot:
+    """One costly request under way; leaving its context, or forgetting it, ends it."""
+
+    def __init__(self, busy: Counter[str], address: str) -> None:
+        self._busy, self._address = busy, address
+        busy[address] += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.end()
+
+    def __del__(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Free its place, once."""
+        address, self._address = self._address, ""
+        if address:
+            self._busy[address] -= 1
+            if not self._busy[address]:
+                del self._busy[address]
+
+
+class Quota:
+    """At most ``per_address`` costly requests of one address and ``total`` of all at the same time."""
+
+    def __init__(self, per_address: int, total: int = 64) -> None:
+        self._per_address, self._total = per_address, total
+        self.busy: Counter[str] = Counter()
+
+    def slot(self, address: str) -> Slot:
+        """A place for one request of ``address``. Raises ``TooManyRequests``."""
+        if self.busy[address] >= self._per_address:
+            raise TooManyRequests(
+                f"{self._per_address} costly requests of this address are under way; wait for one to end "
+                "(server.heavy_requests sets how many)",
+                retry_after=RETRY_AFTER,
+            )
+        if self.busy.total() >= self._total:
+            raise TooManyRequests("the server has no room for more costly requests now", retry_after=RETRY_AFTER)
+        return Slot(self.busy, address)

@@ -1,0 +1,43 @@
+"""What is told of streams, gaps and books to whom."""
+
+from __future__ import annotations
+
+from tapewick.conditions import Condition, Conditions
+from tapewick.model import Gap
+
+
+class Listener:
+    def __init__(self, instrument: str = "") -> None:
+        self.instrument = instrument
+        self.rows: list[Condition] = []
+
+    def changed(self, row: Condition) -> None:
+        self.rows.append(row)
+
+
+def gap(id: str, state: str = "open") -> Gap:
+    return Gap(instrument=id, left_id=1, right_id=5, left_ts=0, right_ts=0, state=state)  # type: ignore[arg-type]
+
+
+async def test_who_listens_to_all_hears_of_gaps_of_an_instrument_that_came_later() -> None:
+    conditions, everything, other = Conditions(), Listener(), Listener("sim:OTHER")
+    conditions.listen(everything)
+    conditions.listen(other)
+    conditions.hint("sim:NEW")
+    assert await conditions.doubtful() == {"sim:NEW"}
+    assert conditions.follows("sim:NEW")
+    conditions.gaps("sim:NEW", [gap("sim:NEW")])
+    conditions.gaps("sim:NEW", [gap("sim:NEW", "closed")])
+    assert [row["kind"] for row in everything.rows] == ["gap_opened", "gap_closed"]
+    assert other.rows == []
+
+
+async def test_gaps_nobody_asks_for_are_not_read() -> None:
+    conditions, own = Conditions(), Listener("sim:OWN")
+    conditions.listen(own)
+    assert not conditions.follows("sim:NEW")
+    conditions.hint("sim:NEW")
+    conditions.hint("sim:OWN")
+    assert await conditions.doubtful() == {"sim:OWN"}
+    conditions.leave(own)
+    assert not conditions.follows("sim:OWN")
