@@ -28,13 +28,18 @@ class Done(NamedTuple):
     err: str
 
 
-async def tapewick(*args: str | Path, cwd: Path) -> Done:
-    """Run a command in ``cwd`` with an empty environment."""
+async def started(*args: str | Path, cwd: Path) -> asyncio.subprocess.Process:
+    """A command running in ``cwd`` with an empty environment."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TAPEWICK_")}
     env |= {"HOME": str(cwd), "XDG_CONFIG_HOME": str(cwd / "config"), "PYTHONPATH": str(SOURCES)}
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tapewick", *map(str, args), cwd=cwd, env=env, stdout=-1, stderr=-1
     )
+
+
+async def tapewick(*args: str | Path, cwd: Path) -> Done:
+    """Run a command in ``cwd`` with an empty environment."""
+    process = await started(*args, cwd=cwd)
     out, err = await process.communicate()
     return Done(process.returncode or 0, out.decode(), err.decode())
 

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from tapewick.sim.venue import SimVenue
 from tapewick.sources._files import read_text
-from tests.commands.tapes import tapewick
+from tests.commands.tapes import started, tapewick
 
 
 @pytest.fixture
 async def recorded(tmp_path: Path) -> Path:
-    """Three seconds of two symbols, all kinds of streams."""
+    """Two symbols, all kinds of streams, until both have a book and a few hundred trades."""
     async with SimVenue(["BTCUSDT", "ETHUSDT"], seed=3, rate=60) as venue:
-        done = await tapewick(
-            "record", "binance:BTCUSDT", "binance:ETHUSDT", "--out", "frames", "--seconds", "4", "--json",
+        process = await started(
+            "record", "binance:BTCUSDT", "binance:ETHUSDT", "--out", "frames", "--json",
             "--ws-url", venue.ws_url, "--rest-url", venue.rest_url, cwd=tmp_path,
         )  # fmt: skip
-        assert done.code == 0, done
+        while venue.requests.count("/api/v3/depth") < 2:  # noqa: ASYNC110 (the other side is a process)
+            await asyncio.sleep(0.05)
+        begun = {symbol: len(venue.truth(symbol)) for symbol in venue.markets()}
+        while any(len(venue.truth(symbol)) < count + 150 for symbol, count in begun.items()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, said = await process.communicate()
+        assert process.returncode == 130, said.decode()
         truth = {
             symbol: [
                 (trade.id, trade.time, trade.price, trade.size, trade.buyer_is_maker) for trade in venue.truth(symbol)
             ]
             for symbol in ("BTCUSDT", "ETHUSDT")
         }
-    outcome = json.loads(done.out)
+    outcome = json.loads(out)
     assert outcome["dropped"] == 0
     assert outcome["frames"] > 0
     (tmp_path / "truth.json").write_text(json.dumps(truth))
@@ -86,3 +97,26 @@ async def test_a_symbol_the_venue_does_not_stream_is_an_error(tmp_path: Path) ->
         urls = ("--ws-url", venue.ws_url, "--rest-url", venue.rest_url)
         done = await tapewick("record", "binance:NOSUCH", "--out", "f", "--seconds", "2", *urls, cwd=tmp_path)
     assert (done.code, "no frame of binance:NOSUCH" in done.err) == (3, True), done
+
+
+async def test_a_recording_with_frames_missing_does_not_end_well(tmp_path: Path) -> None:
+    """No file may pass 4 KiB: as on a disk that is full."""
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "runpy.run_module('tapewick', run_name='__main__', alter_sys=True)"
+    )
+    async with SimVenue(["BTCUSDT"], seed=3, rate=300) as venue:
+        words = ["record", "binance:BTCUSDT", "--seconds", "4", "--json", "--streams", "trade"]
+        words += ["--ws-url", venue.ws_url, "--rest-url", venue.rest_url, "--out", str(tmp_path / "frames")]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            limited,
+            *words,
+            stdout=-1,
+            stderr=-1,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        out, said = await process.communicate()
+    assert process.returncode == 1, said.decode()
+    assert json.loads(out)["dropped"] > 0

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _recorded(settings: Settings, sessions: Iterable[_Session], args: argparse.Namespace) -> int:
-    """Run the sessions and tell what came of it, also when interrupted."""
+    """Run the sessions and tell what came of it, also when interrupted; 1 where frames are missing in the files."""
     import asyncio
     from contextlib import suppress
 
@@ -97,9 +97,9 @@ async def _recorded(settings: Settings, sessions: Iterable[_Session], args: argp
     finally:
         bar.close()
         _tell(recorder, args)
-    if not recorder.frames:
+    if not recorder.frames and not recorder.dropped:
         raise SourceError(f"no frame of {' '.join(args.instruments)} came: check that the venue lists it, or --ws-url")
-    return 0
+    return 1 if recorder.dropped else 0
 
 
 def _tell(recorder: Recorder, args: argparse.Namespace) -> None:
