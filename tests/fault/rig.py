@@ -141,15 +141,17 @@ class Rig:
                 return states
             await asyncio.sleep(0.05)
 
-    async def until_whole(self) -> dict[str, TapeState]:
+    async def until_covered(self) -> dict[str, TapeState]:
         """Wait until every tape holds, without a hole, all that has happened on the venue by now."""
         sent = {f"sim:{symbol}": self.venue.truth(symbol)[-1].id for symbol in self.symbols}
+        return await self.until_stored(
+            lambda state: len(state.ranges) > 0 and int(state.ranges[0, 1]) >= sent[state.instrument.id]
+        )
 
-        def whole(state: TapeState) -> bool:
-            known = sent[state.instrument.id]
-            return not opened(state) and len(state.ranges) == 1 and int(state.ranges[0, 1]) >= known
-
-        return await self.until_stored(whole)
+    async def until_whole(self) -> dict[str, TapeState]:
+        """``until_covered``, and until nothing that came later is missing either."""
+        await self.until_covered()
+        return await self.until_stored(lambda state: not opened(state) and len(state.ranges) == 1)
 
 
 def opened(state: TapeState) -> list[Gap]:
