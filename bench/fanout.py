@@ -6,7 +6,9 @@ the sockets whenever the client lags. *ours* is the whole port (uvicorn, bridge 
 and the fan-out of a channel writes each message, encoded before, to every reader, one write per message; *16 per
 write* hands the fan-out 16 at once, as events of one turn of the loop are. *SSE* is the same on `/v1/sse`. The bound
 is a bare epoll loop in C (`fanout.c`, compiled here) that writes equally many bytes; the peer is uvicorn's own
-WebSocket (websockets-sansio on uvloop) that sends to one client after the other.
+WebSocket (websockets-sansio on uvloop) that sends to one client after the other; *uWebSockets* (socketify, its own loop
+in Python's) publishes to a topic, one write per message as well, and only flat out, for its loop spins when it idles.
+Centrifugo is no peer here: the Go module proxy does not serve its modules.
 
 Each round is a fresh server, half a second of warm-up, then the measured time; CPU is the server's, user and system.
 Every byte a server claims is checked against what the client has read.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,6 +63,7 @@ REQUESTS = {
     "ours": UPGRADE + b"\x81" + bytes([0x80 | len(SUBSCRIBE)]) + b"\0\0\0\0" + SUBSCRIBE,
     "sse": b"GET /v1/sse?channels=trade@sim:BTCUSDT&snapshot=0 HTTP/1.1\r\nHost: x\r\n\r\n",
     "uvicorn": UPGRADE,
+    "uWebSockets": UPGRADE,
     "C": b"x",
 }
 
@@ -106,7 +110,8 @@ async def obey(send: Send, clients: int, per_write: int) -> None:
 
 
 @asynccontextmanager
-async def gateway() -> AsyncIterator[tuple[TicksHub, str]]:
+async def listed() -> AsyncIterator[Market]:
+    """The market of one instrument."""
     with tempfile.TemporaryDirectory(prefix="tapewick-bench-") as folder:
         clock = RealClock()
         async with (
@@ -117,10 +122,17 @@ async def gateway() -> AsyncIterator[tuple[TicksHub, str]]:
         ):
             await bus.publish("trades", Instrument(id=ID, venue="sim", symbol="BTCUSDT", price_scale=2, size_scale=5))
             await bus.settled("trades")
-            served = HttpGateway(market, port=0)
-            served._hub = hub = TicksHub(market, Limits())
-            async with served:
-                yield hub, served.url.rpartition(":")[2]
+            yield market
+
+
+@asynccontextmanager
+async def gateway(limits: Limits | None = None) -> AsyncIterator[tuple[TicksHub, str]]:
+    """The whole port, and which it is."""
+    async with listed() as market:
+        served = HttpGateway(market, port=0)
+        served._hub = hub = TicksHub(market, limits or Limits())
+        async with served:
+            yield hub, served.url.rpartition(":")[2]
 
 
 async def serve_ours(clients: int, per_write: int) -> None:
@@ -167,6 +179,48 @@ async def serve_uvicorn(clients: int, per_write: int) -> None:
     await obey(send, clients, per_write)
     await asyncio.sleep(0.2)
     os._exit(0)  # the peer's own end is no part of this
+
+
+def serve_uwebsockets(clients: int, per_write: int) -> None:
+    from socketify import App, CompressOptions, OpCode
+
+    app, sockets = App(), []
+
+    def joined(one: Any) -> None:
+        one.subscribe("all")
+        sockets.append(one)
+
+    options = {"compression": CompressOptions.DISABLED, "max_backpressure": 64 << 20, "idle_timeout": 0}
+    app.ws("/v1/ws", {**options, "open": joined})
+
+    async def play() -> None:
+        await until(lambda: len(sockets) == clients)
+        number = 0
+
+        async def send() -> None:
+            nonlocal number
+            number += 1
+            app.publish("all", MESSAGE, OpCode.TEXT)
+            await asyncio.sleep(0)  # the turn in which it is written
+            if number % 16 == 0:
+                await until(lambda: not any(one.get_buffered_amount() for one in sockets), 0.0005)
+
+        await obey(send, clients, per_write)
+        os._exit(0)
+
+    def listening(config: Any) -> None:
+        say(str(config.port))
+        playing.append(app.loop.loop.create_task(play()))
+
+    playing: list[asyncio.Task[None]] = []
+    app.listen(_free_port(), listening)
+    app.run()
+
+
+def _free_port() -> int:
+    """socketify does not tell which port the system chose."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 async def until(done: Callable[[], bool], pause: float = 0.01) -> None:
@@ -223,6 +277,7 @@ CASES = {  # name: clients, messages per second (0: flat out), messages per writ
     "C 1000": (1000, 0, 1),
     "ours 1000": (1000, 0, 1),
     "uvicorn 1000": (1000, 0, 1),
+    "uWebSockets 1000": (1000, 0, 1),
     "sse 1000": (1000, 0, 1),
     "C 1000 by 16": (1000, 0, 16),
     "ours 1000 by 16": (1000, 0, 16),
@@ -238,9 +293,11 @@ def main() -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         sys.exit("fanout needs a C compiler: apt-get install gcc")
-    cases = {name: case for name, case in CASES.items() if "uvicorn" not in name or find_spec("websockets")}
-    if len(cases) < len(CASES):
-        sys.stderr.write("uvicorn's WebSocket is missing: websockets is not installed\n")
+    cases = dict(CASES)
+    for peer, module in (("uvicorn", "websockets"), ("uWebSockets", "socketify")):
+        if find_spec(module) is None:
+            sys.stderr.write(f"{peer} is missing: {module} is not installed\n")
+            cases = {name: case for name, case in cases.items() if peer not in name}
     with tempfile.TemporaryDirectory(prefix="tapewick-bench-") as folder:
         program = str(Path(folder) / "fanout")
         subprocess.run([compiler, "-O2", "-o", program, str(Path(__file__).with_name("fanout.c"))], check=True)
@@ -251,7 +308,7 @@ def main() -> None:
         found: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(args.rounds):
             for name, case in cases.items():
-                found[name].append(deliveries(program, name, *case, 3.0))
+                found[name].append(deliveries(program, name, *case, 1.5))
     bench = Bench("fanout", __doc__ or "")
     report(bench, {name: bench.figure(name, "deliveries/CPU-s", rounds) for name, rounds in found.items()})
     bench.write()
@@ -263,13 +320,17 @@ def report(bench: Bench, rate: dict[str, float]) -> None:
         bench.ratio(f"{clients} clients vs a bare epoll loop in C", ours / rate[f"C {clients}"], 0.75)
         if f"uvicorn {clients}" in rate:
             bench.ratio(f"{clients} clients vs uvicorn's own WebSocket", ours / rate[f"uvicorn {clients}"], 1.7)
+        if f"uWebSockets {clients}" in rate:
+            bench.ratio(f"{clients} clients vs uWebSockets", ours / rate[f"uWebSockets {clients}"], 0.9)
         bench.ratio(f"{clients} clients, WebSocket vs SSE", ours / rate[f"sse {clients}"], 1.5, at_most=True)
     bench.ratio("16 per write vs one", rate["ours 1000 by 16"] / rate["ours 1000"], 10)
     bench.ratio("16 per write vs C", rate["ours 1000 by 16"] / rate["C 1000 by 16"], 0.85)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in ("ours", "sse", "uvicorn"):
+    if sys.argv[1:2] == ["uWebSockets"]:
+        serve_uwebsockets(int(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1:2] and sys.argv[1] in ("ours", "sse", "uvicorn"):
         serve = serve_uvicorn if sys.argv[1] == "uvicorn" else serve_ours
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(int(sys.argv[2]), int(sys.argv[3])))

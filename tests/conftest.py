@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.parts.postgres"]
+
 # No deadlines: how long an example takes says more about the machine than about the code.
 settings.register_profile("tapewick", deadline=None, print_blob=True)
 settings.load_profile("tapewick")

@@ -18,6 +18,7 @@ from tapewick import __version__
 from tapewick.commands import COMMANDS
 from tapewick.commands.options import moment
 from tapewick.commands.output import Progress, table
+from tapewick.stores._duckdb_log import entries
 from tests.fault.recording import write_recording
 
 FRAME = (
@@ -513,8 +514,9 @@ def test_doctor_moves_a_damaged_log_aside_and_keeps_it(run: Run) -> None:
     replay.kill()
     replay.communicate()
     damaged = bytearray(wal.read_bytes())
-    middle = len(damaged) // 2
-    damaged[middle : middle + 64] = bytes(byte ^ 0xFF for byte in damaged[middle : middle + 64])
+    whole = list(entries(bytes(damaged)))
+    start, size = whole[len(whole) // 2]
+    damaged[start + 16 + size // 2] ^= 0xFF  # behind the entry's size and checksum
     wal.write_bytes(damaged)
 
     assert "tapewick doctor" in run("trades", "binance:BTCUSDT", "--data", "d", code=4).stderr
@@ -529,7 +531,13 @@ def test_doctor_moves_a_damaged_log_aside_and_keeps_it(run: Run) -> None:
 def test_migrate_goes_down_only_when_told_how_far(run: Run, filled: str) -> None:
     assert json.loads(run("migrate", "status", "--data", filled, "--json").stdout)["current"] is True
     assert "--to N" in run("migrate", "down", "--data", filled, code=2).stderr
-    run("migrate", "down", "--to", "0", "--data", filled)
+    assert json.loads(run("coverage", "binance:BTCUSDT", "--data", filled, "--json").stdout)
+    refused = run("migrate", "down", "--to", "0", "--data", filled, code=2).stderr
+    assert all(word in refused for word in ("trades", "candles", "books", "--yes", filled))
+    assert "books" in run("migrate", "down", "--to", "2", "--data", filled, code=2).stderr
+    assert json.loads(run("migrate", "status", "--data", filled, "--json").stdout)["current"] is True
+    run("migrate", "down", "--to", "0", "--yes", "--data", filled)
+    assert f"migrate up --data {filled}" in run("coverage", "binance:BTCUSDT", "--data", filled, code=1).stderr
     assert json.loads(run("migrate", "status", "--data", filled, "--json").stdout)["current"] is False
     run("migrate", "up", "--data", filled)
     assert json.loads(run("migrate", "status", "--data", filled, "--json").stdout)["current"] is True

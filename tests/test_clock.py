@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from tapewick.clock import ManualClock, RealClock, RecordedClock
 from tapewick.timeframe import SECOND
 
@@ -27,6 +29,17 @@ async def test_sleepers_wake_in_time_order() -> None:
     clock.advance(60)
     await asyncio.gather(*tasks)
     assert woken == [1, 2, 3]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0, -1])
+async def test_no_sleep_at_all_is_a_turn_for_others(seconds: float) -> None:
+    clock, turns = ManualClock(100), []
+    other = asyncio.create_task(asyncio.sleep(0))
+    other.add_done_callback(lambda _: turns.append(1))
+    async with asyncio.timeout(10):
+        while not turns:
+            await clock.sleep(seconds)
+    assert clock.now() == 100
 
 
 def test_a_manual_clock_never_goes_back() -> None:

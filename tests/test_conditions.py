@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tapewick.conditions import Condition, Conditions
-from tapewick.model import Gap
+from tapewick.model import Gap, Health
 
 
 class Listener:
@@ -41,3 +41,27 @@ async def test_gaps_nobody_asks_for_are_not_read() -> None:
     assert await conditions.doubtful() == {"sim:OWN"}
     conditions.leave(own)
     assert not conditions.follows("sim:OWN")
+
+
+def word(state: str, detail: str, instrument: str = "", ts: int = 1) -> Health:
+    return Health(source="sim", state=state, ts=ts * 1_000_000, detail=detail, instrument=instrument)  # type: ignore[arg-type]
+
+
+async def test_no_stream_flows_while_its_source_is_down() -> None:
+    conditions, own = Conditions(), Listener("sim:OWN")
+    conditions.health(word("connected", "streams open"))
+    conditions.health(word("connected", "trade: data flow", "sim:OWN", 2))
+    conditions.health(word("stale", "trade: stale", "sim:OLD", 2))
+    conditions.listen(own)
+    conditions.health(word("disconnected", "gone", ts=3))
+    assert [(row["instrument"], row["state"]) for row in own.rows] == [
+        (None, "disconnected"),
+        ("sim:OWN", "disconnected"),
+    ]
+    shown = {row["instrument"]: (row["state"], row["detail"], row["ts"]) for row in conditions.rows("")}
+    assert shown["sim:OWN"] == ("disconnected", "gone", 3)
+    assert shown["sim:OLD"] == ("stale", "trade: stale", 2)
+    own.rows.clear()
+    conditions.health(word("connected", "streams open", ts=4))
+    assert [(row["instrument"], row["state"]) for row in own.rows] == [(None, "connected"), ("sim:OWN", "connected")]
+    assert {row["state"] for row in conditions.rows("sim:OWN")} == {"connected"}

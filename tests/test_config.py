@@ -131,8 +131,26 @@ def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.test"])
 def test_SC2_a_bind_beyond_loopback_is_refused_without_authentication(tmp_path: Path, host: str) -> None:
-    with pytest.raises(ConfigError, match="no authentication"):
+    with pytest.raises(ConfigError, match="clients need no token"):
         load({"server.host": host}, environ=environ(tmp_path))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2"])
+def test_SC2_with_tokens_any_address_may_be_listened_on(tmp_path: Path, host: str) -> None:
+    names = environ(tmp_path, TAPEWICK_SERVER__TOKENS="tok_0123456789abcdef")
+    assert load({"server.host": host, "grpc.host": host}, environ=names).settings.server.host == host
+
+
+def test_SC4_tokens_are_never_printed(tmp_path: Path) -> None:
+    Path("tokens").write_text("tok_first://user@x, tok_second_0123456789\n")
+    value = load(environ=environ(tmp_path, TAPEWICK_SERVER__TOKENS_FILE="tokens")).settings.server.tokens
+    assert value == ("tok_first://user@x", "tok_second_0123456789")
+    declared = next(setting for setting in SETTINGS if setting.key == "server.tokens")
+    assert shown(declared, value) == ["***", "***"]
+    Path("tapewick.toml").write_text('[server]\ntokens = ["tok_third_0123456789", 5]\n')
+    with pytest.raises(ConfigError, match=r"server\.tokens .*not of type list") as error:
+        load(environ=environ(tmp_path))
+    assert "tok_third" not in str(error.value) and error.value.__cause__ is None
 
 
 def test_every_setting_is_declared_once_with_a_sentence() -> None:

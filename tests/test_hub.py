@@ -184,6 +184,7 @@ async def test_open_candles_keep_only_the_newest_while_stalled(rig: Rig) -> None
     assert update["data"][0]["trades"] == 50
     (notice,) = reader.of("notice")
     assert notice["code"] == "conflated" and notice["dropped"] == 49 and notice["ch"] == CANDLES.name
+    assert notice["window_ms"] >= 0
     hub.drop(reader.box)
 
 

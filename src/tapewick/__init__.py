@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tapewick.client import Client
-    from tapewick.clock import Clock, ManualClock, RealClock, RecordedClock
+    from tapewick.clock import Clock, ManualClock, RealClock
     from tapewick.config import Settings, load
     from tapewick.errors import ApiError, ConfigError, ModelError, SourceError, StoreError, TapewickError
     from tapewick.model import CANDLE, CandleBatch, Gap, Head, Instrument, TapeState, TradeBatch
+    from tapewick.notebook import connect
     from tapewick.protocols import Bus, Market, Source, Store
 
 __version__ = "0.1.0"
@@ -19,7 +20,6 @@ _HOME = {
     "Clock": "clock",
     "ManualClock": "clock",
     "RealClock": "clock",
-    "RecordedClock": "clock",
     "Settings": "config",
     "load": "config",
     "ApiError": "errors",
@@ -35,6 +35,7 @@ _HOME = {
     "Instrument": "model",
     "TapeState": "model",
     "TradeBatch": "model",
+    "connect": "notebook",
     "Bus": "protocols",
     "Market": "protocols",
     "Source": "protocols",
@@ -56,7 +57,6 @@ __all__ = [
     "Market",
     "ModelError",
     "RealClock",
-    "RecordedClock",
     "Settings",
     "Source",
     "SourceError",
@@ -66,6 +66,7 @@ __all__ = [
     "TapewickError",
     "TradeBatch",
     "__version__",
+    "connect",
     "load",
 ]
 

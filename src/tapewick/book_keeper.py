@@ -25,24 +25,26 @@ log = structlog.get_logger()
 async def keep_books(bus: Bus, store: Store, clock: Clock, *, interval: float, levels: int) -> None:
     """Store the newest whole book of each known instrument every ``interval`` seconds, ``levels`` a side.
 
-    Ends with the bus. What a failing store did not take
-    is superseded by the next.
+    Ends with the bus, and raises what ended it. What a failing store did not take is superseded by the next.
     """
     newest: dict[str, BookUpdate] = {}
     follower = asyncio.create_task(_follow(bus.subscribe(("books",)), newest, levels), name="books-follow")
     try:
         while not follower.done():
             await clock.sleep(interval)
-            known = {instrument.id for instrument in await store.instruments()}
-            rows = [book for id, book in newest.items() if id in known]
-            newest.clear()
+            held = len(newest)
             try:
+                known = {instrument.id for instrument in await store.instruments()}
+                rows = [book for id, book in newest.items() if id in known]
+                newest.clear()
                 await store.put_books(rows)
             except StoreError as error:
-                log.error("books were not stored", books=len(rows), cause=str(error))
+                log.error("books were not stored", books=held, cause=str(error))
     finally:
         follower.cancel()
         await asyncio.wait([follower])
+    if not follower.cancelled():
+        follower.result()
 
 
 async def _follow(deliveries: AsyncIterator[Delivery], newest: dict[str, BookUpdate], levels: int) -> None:

@@ -154,6 +154,11 @@ class Seam:
             self.held.append(batch)
         return None
 
+    def abandon(self) -> None:
+        """Hold nothing: history is read on from where it got to."""
+        self.broken = True
+        self.held.clear()
+
     def settle(self, offset: int) -> list[Batch]:
         """The history reached ``offset``: what was held beyond it, in order."""
         self.floor = offset

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tapewick import __version__
 from tapewick.commands import COMMANDS, module_of, parser_of
-from tapewick.errors import ConfigError, TapewickError
+from tapewick.errors import ConfigError, Disconnected, StoreBusy, TapewickError
 
 __all__ = ["main", "overview"]
 
@@ -100,7 +100,14 @@ def _run(name: str, words: list[str]) -> int:
     args, rest = parser.parse_known_args(words)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    code: int = module_of(name).run(args)
+    try:
+        code: int = module_of(name).run(args)
+    except StoreBusy as error:
+        if any("--url" in action.option_strings for action in parser._actions):
+            raise
+        folder = str(error).partition(" is in use by ")[0]
+        remedy = "stop it, or name another folder with --data"
+        raise StoreBusy(f"{folder} is in use by another tapewick: {remedy}") from error
     return code
 
 
@@ -112,6 +119,8 @@ def _explain(error: TapewickError | OSError) -> int:
         traceback.print_exception(error)
     if isinstance(error, TapewickError):
         text, code = str(error), error.exit_code
+        if isinstance(error, Disconnected) and ";" not in text:
+            text += "; check the address, the network, and the proxy the environment names"
     else:
         where = f": {error.filename}" if error.filename else ""
         text, code = f"{error.strerror or error}{where}", 1

@@ -1,31 +1,73 @@
-"""A client of a running server: history over REST, live data over one WebSocket with exact resume.
+"""A reader of a running server: history over REST, live data over one WebSocket with exact resume.
 
-Rows come as the server wrote them (``msgspec.Raw`` JSON objects), so nothing is rounded or
-reordered on the way to a script.
+This one is for asyncio; ``tapewick.connect`` gives the same to scripts and notebooks. Prices stay exact decimals
+from the server to the reader's table; times are UTC ns.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import AsyncIterator
-from typing import NamedTuple, Self, TypeVar
-from urllib.parse import quote, urlsplit
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from tapewick.errors import BadRequest, ConfigError, NotFound, SourceError, VenueRefused
-from tapewick.net.backoff import Backoff
-from tapewick.net.http import JsonClient
-from tapewick.net.inbox import Inbox, Wakeup
-from tapewick.net.websocket import Feed, LinkChange
+from tapewick._client_fields import Time, fields_of, milliseconds
+from tapewick._client_follow import Followed
+from tapewick._client_frames import Item, Notice, Rows, Skip, StreamGap
+from tapewick._client_link import Link, dial
+from tapewick._client_live import KEEP, Live
+from tapewick._client_pages import PAGE, gathered, pages
+from tapewick._client_rest import File, Rest
+from tapewick._client_rows import Book, Candle, Price, Quote, Row, Ticker, Trade
+from tapewick._client_stream import Stream
+from tapewick._client_table import Decimals, Library, Table
+from tapewick.channel import Channel
+from tapewick.errors import BadRequest, ConfigError, NotFound
+from tapewick.model import Instrument
 
-__all__ = ["Client", "Page", "Update"]
+__all__ = [
+    "Book",
+    "Candle",
+    "Client",
+    "Decimals",
+    "FileFormat",
+    "Item",
+    "Library",
+    "Live",
+    "Notice",
+    "Page",
+    "Price",
+    "Quote",
+    "Row",
+    "Rows",
+    "Skip",
+    "Stream",
+    "StreamGap",
+    "Table",
+    "Ticker",
+    "Time",
+    "Trade",
+    "Update",
+]
 
 T = TypeVar("T")
+FileFormat = Literal["jsonl", "csv", "arrow", "parquet"]
+Mode = Literal["all", "conflate", "latest"]
 
-PAGE = 1000  # rows asked for at once
-RETRY_CAP = 5.0  # seconds between attempts to reach a server that went away; it is ours, no venue that bans
+DURABLE = {"snapshot", "times"}
+OPTIONS = {
+    "trade": DURABLE | {"backfill"},
+    "candle": DURABLE | {"mode", "max_rate"},
+    "ticker": {"mode", "max_rate"},
+    "bbo": {"mode", "max_rate"},
+    "book_top": {"mode", "max_rate", "levels"},
+    "book": {"levels"},
+}
+MOST_AT_ONCE = 1000  # rows of a snapshot
 
 
 class Page(NamedTuple):
@@ -36,7 +78,7 @@ class Page(NamedTuple):
 
 
 class Update(NamedTuple):
-    """One live frame. ``kind``: snapshot, event, update, gap, skip, notice or error; ``rows`` as in ``Page``.
+    """One live frame as the server wrote it. ``kind``: snapshot, event, update, gap, skip or notice.
 
     ``position`` is the resume token after this frame, empty on the provisional lane.
     """
@@ -47,178 +89,307 @@ class Update(NamedTuple):
     detail: str = ""
 
 
-class _Answer(msgspec.Struct):
-    position: str = ""
-    candles: list[msgspec.Raw] = []
-    trades: list[msgspec.Raw] = []
-
-
-class _Instrument(msgspec.Struct):
-    id: str
-
-
 class _Instruments(msgspec.Struct):
-    instruments: list[_Instrument]
-
-
-class _OpenTime(msgspec.Struct):
-    open_time: int
-
-
-class _Seq(msgspec.Struct):
-    seq: int
-
-
-class _Frame(msgspec.Struct):
-    type: str
-    pos: str = ""
-    msg: str = ""
-    reason: str = ""
-    data: list[msgspec.Raw] = []
-    errors: list[dict[str, object]] = []
-
-
-_FRAMES = msgspec.json.Decoder(list[_Frame])
-_FRAME = msgspec.json.Decoder(_Frame)
+    instruments: list[Instrument]
 
 
 class Client:
     """``async with Client("http://127.0.0.1:8080") as client``.
 
-    Requests raise ``SourceError`` when the server cannot be reached, ``BadRequest`` or ``NotFound``
-    when it refuses what was asked.
+    ``token``: what a server with tokens wants to see; it goes into the ``Authorization`` header, never into an
+    address. ``tls``: a CA file or an ``ssl.SSLContext`` for an ``https`` server no public authority vouches for.
+    ``timeout``: seconds until a request, or a connection being opened, counts as failed.
+
+    Requests raise ``SourceError`` when the server cannot be reached, ``BadRequest``, ``NotFound``, ``Unauthorized`` or
+    ``TooManyRequests`` when it refuses what was asked. A ``limit`` of 0 means all.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | str | Path | None = None,
+        timeout: float = 10.0,
+    ) -> None:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
             raise ConfigError(f"{url!r} is no server address: write it like http://127.0.0.1:8080")
-        self._url = url.rstrip("/")
-        self._http = JsonClient(self._url)
+        self._url, self._timeout = url.rstrip("/"), timeout
+        self._headers = {"User-Agent": "tapewick"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._tls = ssl.create_default_context(cafile=tls) if isinstance(tls, str | Path) else tls
+        self._rest = Rest(self._url, timeout=timeout, headers=self._headers, tls=self._tls)
+        self._known: dict[str, Instrument] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._http.aclose()
+        await self._rest.aclose()
 
-    async def instruments(self) -> list[str]:
-        """Ids of all instruments with a tape."""
-        return [one.id for one in (await self._get("/v1/instruments", _Instruments)).instruments]
+    # -- history -----------------------------------------------------------------------------
+
+    async def instruments(self) -> list[Instrument]:
+        """All instruments with a tape, by id."""
+        found = (await self._rest.get("/v1/instruments", _Instruments)).instruments
+        self._known = {one.id: one for one in found}
+        return found
+
+    async def instrument(self, id: str) -> Instrument:
+        """One of them. Raises ``NotFound``."""
+        if id not in self._known:
+            await self.instruments()
+        if id not in self._known:
+            few = ", ".join(sorted(self._known)[:20]) or "none yet"
+            raise NotFound(f"no instrument {id[:80]!r}; there are: {few}", field="instrument")
+        return self._known[id]
 
     async def candles(
+        self,
+        instrument: str,
+        tf: str,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        limit: int = 500,
+        fill: Literal["none", "prev", "null"] = "none",
+    ) -> Table[Candle]:
+        """Candles with ``start`` ≤ open_time < ``end``, ascending, the open one included: ``Candle`` rows.
+
+        Without ``start`` the newest ``limit``, else the first. ``fill``: what stands for buckets without trades.
+        """
+        own = await self.instrument(instrument)
+        asked: dict[str, Any] = {"instrument": instrument, "tf": tf, "end": milliseconds(end), "times": "ns"}
+        asked |= {"start": 0 if start is None and not limit else milliseconds(start)}
+        asked |= {"fill": None if fill == "none" else fill}
+        found = await gathered(self._rest, "candles", asked, limit)
+        rows = [msgspec.json.decode(row, type=Candle, strict=False) for row in found.rows]
+        return Table(fields_of("candle", own), rows, position=found.position, complete=found.complete)
+
+    async def trades(
+        self,
+        instrument: str,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        since: str | int | None = None,
+        limit: int = 500,
+    ) -> Table[Trade]:
+        """Trades after position ``since``, or with ``start`` ≤ ts_event < ``end``, ascending by seq: ``Trade`` rows.
+
+        Without ``since`` and ``start`` the newest ``limit``.
+        """
+        own = await self.instrument(instrument)
+        if since is None and start is None:
+            held = (await self.coverage(instrument))["trades"]
+            since = max(0, int(held) - limit) if limit else 0
+        asked: dict[str, Any] = {"instrument": instrument, "since": since, "times": "ns"}
+        asked |= {"start": milliseconds(start), "end": milliseconds(end)}
+        found = await gathered(self._rest, "trades", asked, limit)
+        rows = [msgspec.json.decode(row, type=Trade, strict=False) for row in found.rows]
+        return Table(fields_of("trade", own), rows, position=found.position)
+
+    async def ticker(self, instrument: str) -> Ticker:
+        """Last price, 24 hours, session."""
+        return await self._rest.get(f"/v1/ticker/{quote(instrument, safe='')}", Ticker)
+
+    async def price(self, instrument: str, at: Time | None = None) -> Price:
+        """The last trade at or before ``at`` (now), and whether that is proven. Raises ``NotFound`` if none."""
+        return await self._rest.get(f"/v1/price/{quote(instrument, safe='')}", Price, {"at": _floor(at)})
+
+    async def book(self, instrument: str, *, levels: int = 100, at: Time | None = None) -> Book:
+        """The order book; with ``at`` the one stored at or before that time."""
+        return await self._rest.get(self._book(instrument), Book, {"levels": levels, "at": _floor(at)})
+
+    async def coverage(self, instrument: str) -> dict[str, Any]:
+        """What the tape holds: ``instrument trades ranges gaps``, and more; gap times in ms."""
+        return await self._rest.get(f"/v1/coverage/{quote(instrument, safe='')}", dict[str, Any])
+
+    def export(
+        self,
+        instrument: str,
+        tf: str | None = None,
+        *,
+        format: FileFormat = "parquet",
+        start: Time | None = None,
+        end: Time | None = None,
+    ) -> AbstractAsyncContextManager[File]:
+        """``async with … as file``: trades, or candles of ``tf``, as ``file.chunks`` of a file, made while it is read.
+
+        ``file.position`` is where it stands: the ``since`` of what comes later.
+        """
+        asked = {"instrument": instrument, "tf": tf, "format": format}
+        times = {"start": milliseconds(start), "end": milliseconds(end)}
+        return self._rest.file(f"/v1/export/{'candles' if tf else 'trades'}", {**asked, **times})
+
+    async def save(
+        self,
+        instrument: str,
+        path: str | Path,
+        tf: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+    ) -> str:
+        """``export`` into a file whose ending (jsonl, csv, arrow, parquet) is the format; its position.
+
+        The file appears when it is whole. Raises ``ConfigError`` for another ending.
+        """
+        target = Path(path)
+        format: Any = target.suffix.removeprefix(".")
+        if format not in ("jsonl", "csv", "arrow", "parquet"):
+            raise ConfigError(f"{target.name} does not tell a format by its ending: jsonl, csv, arrow or parquet")
+        part = target.with_name(target.name + ".part")
+        try:
+            async with self.export(instrument, tf, format=format, start=start, end=end) as made:
+                with open(part, "wb") as file:  # noqa: ASYNC230  # pages of a file, between chunks of the network
+                    async for chunk in made.chunks:
+                        file.write(chunk)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return made.position
+
+    # -- live --------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        *channels: str,
+        snapshot: int | None = None,
+        start: Time | None = None,
+        since: str | int | Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Stream:
+        """``async for item in client.stream("trade@sim:BTCUSDT", "candle@sim:BTCUSDT@1m")``: see ``Stream``.
+
+        Each channel begins with the newest ``snapshot`` rows (0–1000, the server's default if None), with all rows
+        from ``start`` on, or behind position ``since`` (a mapping: per channel, such as ``Stream.positions``).
+        ``options``: ``levels`` of books, ``backfill`` ``"all"``/``"skip"`` of trades, ``mode`` and ``max_rate`` of
+        values that newer ones replace; each goes to the channels that take it.
+        """
+        options = {name: value for name, value in options.items() if value is not None}
+        followed = self._followed(channels, {**options, "snapshot": snapshot, "times": "ns"}, since, start)
+        return Stream(self._dial, self._rest, followed)
+
+    async def _live(self, channel: str, rows: int, start: Time | None, options: dict[str, Any]) -> Live:
+        named = Channel.parse(channel)
+        own = await self.instrument(named.instrument)
+        fields = fields_of(named.kind, own)
+        if not named.durable:
+            return Live(self.stream(channel, **options), fields, None, 1)
+
+        async def backlog() -> Table[Any]:
+            if named.tf is not None:
+                return await self.candles(own.id, named.tf.name, start=start, limit=0 if start else rows)
+            return await self.trades(own.id, start=start, limit=0 if start else rows)
+
+        if named.tf is not None and named.tf.index == 0:  # not stored: the server cannot join pages of them exactly
+            seconds = self.stream(channel, snapshot=1, **options)
+            return Live(seconds, fields, backlog, KEEP if start is not None else rows, read_first=True)
+        many = start is None and rows > MOST_AT_ONCE
+        begin = start
+        if many and len(found := await backlog()):
+            begin = found.rows[0].open_time if named.tf else found.rows[0].ts_event
+        stream = self.stream(channel, snapshot=min(rows, MOST_AT_ONCE), start=begin, **options)
+        return Live(stream, fields, backlog, KEEP if start is not None else rows)
+
+    async def live(self, channel: str, *, rows: int = 500, start: Time | None = None, **options: Any) -> Live:
+        """``async with await client.live("candle@sim:BTCUSDT@1m") as live``: a table kept up to date, see ``Live``.
+
+        It holds the newest ``rows``, or those from ``start`` on (at most 10 000). ``options`` as in ``stream``.
+        """
+        return await self._live(channel, rows, start, options)
+
+    # -- rows as the server wrote them --------------------------------------------------------
+
+    async def candle_pages(
         self, instrument: str, tf: str, *, start: int | None = None, end: int | None = None, limit: int = 500
     ) -> AsyncIterator[Page]:
-        """Candles with ``start`` ≤ open_time < ``end`` (UTC ns), ascending, in pages.
-
-        ``limit`` 0: all. Without ``start`` the newest ``limit``, else the first.
-        """
-        fixed: dict[str, str | int] = {"instrument": instrument, "tf": tf}
-        if end is not None:
-            fixed["end"] = -(-end // 1_000_000)
+        """Candles as in ``candles``, page by page and undecoded; times in ms."""
+        asked: dict[str, Any] = {"instrument": instrument, "tf": tf, "end": milliseconds(end)}
         if start is None and 0 < limit <= PAGE:
-            answer = await self._get("/v1/candles", _Answer, {**fixed, "limit": limit})
-            yield Page(answer.candles, answer.position)
+            async for page in pages(self._rest, "candles", asked, limit, newest=True):
+                yield Page(page.rows, page.position)
             return
-        after, left = -(-(start or 0) // 1_000_000), limit
-        while True:
-            size = min(PAGE, left) if limit and start is not None else PAGE
-            answer = await self._get("/v1/candles", _Answer, {**fixed, "start": after, "limit": size})
-            rows = answer.candles
-            if rows:
-                yield Page(rows, answer.position)
-                after = msgspec.json.decode(rows[-1], type=_OpenTime).open_time + 1
-            left -= len(rows)
-            if len(rows) < size or (limit and left <= 0):
-                return
+        async for page in pages(self._rest, "candles", {**asked, "start": milliseconds(start or 0)}, limit):
+            yield Page(page.rows, page.position)
 
-    async def trades(self, instrument: str, *, since: int | None = None, limit: int = 500) -> AsyncIterator[Page]:
-        """Trades with ``seq`` > ``since``, ascending, in pages; ``limit`` 0: all, without ``since`` the newest."""
-        if since is None and 0 < limit <= PAGE:
-            answer = await self._get("/v1/trades", _Answer, {"instrument": instrument, "limit": limit})
-            yield Page(answer.trades, answer.position)
-            return
-        after, left = since or 0, limit
-        while True:
-            size = min(PAGE, left) if limit else PAGE
-            asked: dict[str, str | int] = {"instrument": instrument, "since": after, "limit": size}
-            answer = await self._get("/v1/trades", _Answer, asked)
-            if answer.trades:
-                yield Page(answer.trades, answer.position)
-                after = msgspec.json.decode(answer.trades[-1], type=_Seq).seq
-            left -= len(answer.trades)
-            if len(answer.trades) < size or (limit and left <= 0):
-                return
+    async def trade_pages(self, instrument: str, *, since: int | None = None, limit: int = 500) -> AsyncIterator[Page]:
+        """Trades with ``seq`` > ``since``, ascending, page by page and undecoded; without ``since`` the newest."""
+        newest = since is None and 0 < limit <= PAGE
+        asked: dict[str, Any] = {"instrument": instrument, "since": None if newest else since or 0}
+        async for page in pages(self._rest, "trades", asked, limit, newest=newest):
+            yield Page(page.rows, page.position)
 
-    async def coverage(self, instrument: str) -> dict[str, object]:
-        """What the tape holds: ``instrument trades ranges gaps``, and more."""
-        return await self._get(f"/v1/coverage/{quote(instrument, safe='')}", dict[str, object])
-
-    async def book(self, instrument: str, *, levels: int = 100, at: int | None = None) -> msgspec.Raw:
-        """The order book as the server wrote it; with ``at`` (UTC ns) the one stored at or before that time."""
-        asked: dict[str, str | int] = {"levels": levels} if at is None else {"levels": levels, "at": at // 1_000_000}
-        return await self._get(f"/v1/book/{quote(instrument, safe='')}", msgspec.Raw, asked)
+    async def book_row(self, instrument: str, *, levels: int = 100, at: int | None = None) -> msgspec.Raw:
+        """The order book undecoded; times in ms."""
+        return await self._rest.get(self._book(instrument), msgspec.Raw, {"levels": levels, "at": _floor(at)})
 
     async def tail(
         self, channel: str, *, snapshot: int | None = 10, since: str | None = None, levels: int | None = None
-    ) -> AsyncIterator[Update]:
-        """``channel`` (``trade@ID``, ``candle@ID@TF``, …) from a snapshot or position on, live.
+    ) -> AsyncGenerator[Update, None]:
+        """One channel as in ``stream``, undecoded; times in ms."""
+        followed = self._followed([channel], {"snapshot": snapshot, "levels": levels}, since, None)
+        async with Stream(self._dial, self._rest, followed) as stream:
+            async for item in stream:
+                if isinstance(item, Rows):
+                    yield Update(item.kind, item.position, item.raw, item.reason)
+                elif isinstance(item, StreamGap):
+                    yield Update("gap", item.last, [], item.reason)
+                elif isinstance(item, Skip):
+                    yield Update("skip", item.position, [])
+                elif item.code != "connected":
+                    yield Update("notice", "", [], item.detail)
 
-        ``snapshot`` None and ``levels``: as channels of books take them.
+    # -- inside ------------------------------------------------------------------------------
 
-        Reconnects and resumes by itself: every durable record comes once, or a ``gap`` tells that
-        it cannot. Raises ``SourceError`` if the server never answers, ``BadRequest`` if it refuses the channel.
-        """
-        url = "ws" + self._url.removeprefix("http") + "/v1/ws"
-        greeting = [_subscribe(channel, snapshot, since, levels)]
-        inbox: Inbox[LinkChange] = Inbox()
-        feed = asyncio.create_task(Feed([url], inbox, greeting=greeting, backoff=Backoff(cap=RETRY_CAP)).run())
-        met = False
-        try:
-            while True:
-                item = await inbox.get()
-                if isinstance(item, LinkChange):
-                    met = met or item.state == "connected"
-                    if not met:
-                        raise SourceError(f"{item.detail}; is a server running there?")
-                    if item.state != "connected":
-                        yield Update("notice", "", [], item.detail)
-                    continue
-                for update in _updates(item):
-                    if update.position:
-                        greeting[0] = _subscribe(channel, snapshot, update.position, levels)
-                    yield update
-        finally:
-            feed.cancel()
-            await asyncio.wait([feed])
+    async def _dial(self) -> Link:
+        address = "ws" + self._url.removeprefix("http") + "/v1/ws"
+        return await dial(address, within=self._timeout, headers=self._headers, tls=self._tls)
 
-    async def _get(self, path: str, type: type[T], params: dict[str, str | int] | None = None) -> T:
-        try:
-            return await self._http.get(path, type, params)
-        except VenueRefused as error:
-            detail = re.search(r'"detail":"(.*?)"[,}]', str(error))
-            text = detail[1].replace("\\'", "'") if detail else str(error)
-            if error.status == 404:
-                raise NotFound(text) from error
-            if 400 <= error.status < 429:
-                raise BadRequest(text) from error
-            raise
+    def _book(self, instrument: str) -> str:
+        return f"/v1/book/{quote(instrument, safe='')}"
+
+    def _followed(
+        self,
+        names: tuple[str, ...] | list[str],
+        options: dict[str, Any],
+        since: str | int | Mapping[str, str] | None,
+        start: Time | None,
+    ) -> list[Followed]:
+        wanted = [Channel.parse(name) for name in dict.fromkeys(names)]
+        if not wanted:
+            raise ConfigError("name at least one channel, for example trade@sim:BTCUSDT")
+        taken = set[str]().union(*(OPTIONS.get(channel.kind, set()) for channel in wanted))
+        for name, value in options.items():
+            if value is not None and name not in taken | DURABLE:
+                raise BadRequest(f"none of these channels has an option {name}; theirs: {sorted(taken)}", field=name)
+        made = []
+        for channel in wanted:
+            own = OPTIONS.get(channel.kind, set())
+            one = Followed(channel.name, {k: v for k, v in options.items() if k in own and v is not None})
+            at = since.get(channel.name) if isinstance(since, Mapping) else since
+            if channel.durable and at is not None:
+                one.position = str(at)
+            elif channel.durable and start is not None:
+                _begin(one, channel, milliseconds(start) or 0)
+            made.append(one)
+        return made
 
 
-def _subscribe(channel: str, snapshot: int | None, since: str | None, levels: int | None) -> bytes:
-    options = {"snapshot": snapshot, "since": since, "levels": levels}
-    wanted = {"ch": channel, **{name: value for name, value in options.items() if value is not None}}
-    return msgspec.json.encode({"op": "subscribe", "id": 1, "channels": [wanted]})
+def _begin(one: Followed, channel: Channel, start: int) -> None:
+    """Make ``one`` begin with the rows from ``start`` ms on."""
+    if channel.tf is not None and channel.tf.index == 0:
+        one.since = {"ts": start}  # candles of 1s have no stored versions: only the server can join them
+        return
+    asked = {"instrument": channel.instrument, "start": start, "limit": PAGE, "times": "ns"}
+    if channel.tf is None:
+        one.opening = f"/v1/trades?{urlencode(asked)}"
+    else:
+        one.opening = f"/v1/candles?{urlencode({**asked, 'tf': channel.tf.name})}"
 
 
-def _updates(item: Wakeup) -> list[Update]:
-    """The frames of one wake-up. Raises ``BadRequest`` for a refused subscription."""
-    updates = []
-    for text in item.frames:
-        for frame in _FRAMES.decode(text) if text[:1] == b"[" else [_FRAME.decode(text)]:
-            if frame.errors:
-                raise BadRequest(str(frame.errors[0].get("msg", frame.errors[0])))
-            if frame.type == "error":
-                raise BadRequest(frame.msg)
-            if frame.type in ("snapshot", "event", "update", "gap", "skip", "notice"):
-                updates.append(Update(frame.type, frame.pos, frame.data, frame.reason or frame.msg))
-    return updates
+def _floor(time: Time | None) -> int | None:
+    """The last whole ms at or before ``time``."""
+    if isinstance(time, int):
+        return time // 1_000_000
+    return milliseconds(time)

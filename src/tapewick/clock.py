@@ -49,6 +49,9 @@ class ManualClock:
         return self._now
 
     async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
         wake = asyncio.Event()
         heapq.heappush(self._sleepers, (self._now + int(seconds * 1e9), next(self._order), wake))
         await wake.wait()

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 from tapewick.books import BookView
 from tapewick.model import BookUpdate, Gap, Health, Quote
 
@@ -55,7 +57,17 @@ class Conditions:
         key = health.source, health.instrument
         before, self.streams[key] = self.streams.get(key), health
         if before is None or (before.state, before.detail) != (health.state, health.detail):
-            self._tell(_stream(health), health)
+            self._tell(self._row(health), health)
+            for other in self.streams.values() if not health.instrument else ():
+                if other.source == health.source and other.instrument and other.state == "connected":
+                    self._tell(self._row(other), other)
+
+    def _row(self, health: Health) -> Condition:
+        """A stream's row; no stream flows while its whole source is down."""
+        whole = self.streams.get((health.source, "")) if health.instrument else None
+        if whole is not None and whole.state != "connected" and health.state == "connected":
+            health = msgspec.structs.replace(whole, instrument=health.instrument, ts=max(whole.ts, health.ts))
+        return _stream(health)
 
     def book(self, view: BookView, update: BookUpdate | None) -> None:
         known, told = self._books.get(view.instrument), (view.state, view.run, view.detail)
@@ -119,7 +131,7 @@ class Conditions:
 
     def rows(self, id: str) -> list[Condition]:
         """The current states of one instrument, or with "" of all."""
-        streams = [_stream(one) for one in self.streams.values() if not id or concerns(one, id)]
+        streams = [self._row(one) for one in self.streams.values() if not id or concerns(one, id)]
         books = [_book(view) for view, _ in self._books.values() if id in ("", view.instrument)]
         listed = [self._gaps.get(id, {})] if id else self._gaps.values()
         gaps = [_gap("gap_opened", gap) for one in listed for gap in one.values()]

@@ -27,10 +27,14 @@ __all__ = [
     "Data",
     "Engine",
     "Grpc",
+    "Kafka",
     "Loaded",
     "Log",
+    "Nats",
     "Record",
+    "Redis",
     "Repair",
+    "Retention",
     "Server",
     "Setting",
     "Settings",
@@ -57,19 +61,26 @@ class Data(NamedTuple):
 class Server(NamedTuple):
     """The one public port."""
 
-    host: Annotated[str, "Loopback address to listen on (there is no authentication yet)."] = "127.0.0.1"
+    host: Annotated[str, "Address to listen on; one that is not loopback needs server.tokens."] = "127.0.0.1"
     port: Annotated[int, "TCP port of page, REST and WebSocket; 0 lets the system choose."] = 8080
     allowed_origins: Annotated[tuple[str, ...], "Other web origins that may call the API, exact."] = ()
     tls_cert: Annotated[str, "PEM file of the certificate; with tls_key the port speaks TLS only (https, wss)."] = ""
     tls_key: Annotated[str, "PEM file of the certificate's key."] = ""
     heavy_requests: Annotated[int, "Exports and other costly requests one address may have under way at once."] = 8
+    tokens: Annotated[
+        tuple[str, ...],
+        "Tokens of which clients must show one, each as it is or as sha256:HEXDIGEST; empty: no client needs any.",
+        SECRET,
+    ] = ()
+    ws_deflate: Annotated[bool, "Compress frames for WebSocket clients that offer permessage-deflate."] = False
+    push_per_address: Annotated[int, "WebSockets and event streams one address may have open at once."] = 16_384
 
 
 class Grpc(NamedTuple):
     """The gRPC port; it needs the extra grpc."""
 
     enabled: Annotated[bool, "Serve the native and the legacy gRPC service, health and reflection."] = False
-    host: Annotated[str, "Loopback address to listen on (there is no authentication yet)."] = "127.0.0.1"
+    host: Annotated[str, "Address to listen on; one that is not loopback needs server.tokens."] = "127.0.0.1"
     port: Annotated[int, "TCP port; 0 lets the system choose.", "APP_GRPC_PORT"] = 50_051
     venue: Annotated[
         str, "Whose candles the legacy service sends; empty: those of binance, else of sim, as for Binance clients."
@@ -94,8 +105,25 @@ class Engine(NamedTuple):
 class Store(NamedTuple):
     """What keeps the tapes."""
 
-    kind: Annotated[Literal["duckdb"], "Which store."] = "duckdb"
-    memory_limit: Annotated[str, "Most memory the store's buffers take."] = "128MB"
+    kind: Annotated[
+        Literal["duckdb", "postgres"], "Embedded in the data folder, or PostgreSQL with or without TimescaleDB."
+    ] = "duckdb"
+    memory_limit: Annotated[str, "Most memory the embedded store's buffers take."] = "128MB"
+    dsn: Annotated[
+        str, "Address of PostgreSQL: postgresql://user:password@host:port/database?sslmode=….", SECRET, "DATABASE_URL"
+    ] = ""
+    read_dsn: Annotated[str, "Address of a replica for reads; empty: the same server.", SECRET, "DB_READ_DSN"] = ""
+    migrate_dsn: Annotated[str, "Address with a user who owns the tables; empty: the same user.", SECRET] = ""
+    pool_min: Annotated[int, "Connections kept open to each PostgreSQL server."] = 2
+    pool_max: Annotated[int, "Most connections to each PostgreSQL server."] = 10
+
+
+class Retention(NamedTuple):
+    """What a PostgreSQL store lets go of, counted back from each tape's newest time."""
+
+    trades_days: Annotated[int, "Days of trades to keep; 0 keeps all."] = 0
+    minutes_days: Annotated[int, "Days of candles under 1h to keep; 0 keeps all."] = 0
+    books_days: Annotated[int, "Days of stored order books to keep; 0 keeps all."] = 0
 
 
 class Books(NamedTuple):
@@ -108,8 +136,62 @@ class Books(NamedTuple):
 class Bus(NamedTuple):
     """What carries batches between roles."""
 
-    kind: Annotated[Literal["memory"], "Which bus."] = "memory"
-    max_bytes: Annotated[int, "Bytes that may wait per topic and subscriber."] = 16_777_216
+    kind: Annotated[
+        Literal["memory", "redis", "nats", "kafka"],
+        "Which bus; memory carries within one process, the others need an extra.",
+    ] = "memory"
+    max_bytes: Annotated[int, "Bytes that may wait per topic and subscriber, and be under way to engines."] = 16_777_216
+    name: Annotated[str, "What the names of all streams, topics and keys on a message server begin with."] = "tapewick"
+
+
+class Redis(NamedTuple):
+    """The Redis server of bus.kind redis: Redis 7 or later, or Valkey."""
+
+    url: Annotated[str, "redis:// or rediss:// (TLS), [user:password@]host:port/number.", SECRET, "REDIS_URL"] = (
+        "redis://127.0.0.1:6379/0"
+    )
+    maxlen: Annotated[int, "Messages kept of a partition at most, acknowledged or not; guards the server's memory."] = (
+        100_000
+    )
+    keep_s: Annotated[int, "Seconds for which messages are kept that every gateway reads."] = 30
+    tls_ca: Annotated[str, "PEM file of who signed the server's certificate; empty: the system's authorities."] = ""
+    tls_cert: Annotated[str, "PEM file of the certificate shown to the server; empty: none."] = ""
+    tls_key: Annotated[str, "PEM file of that certificate's key."] = ""
+
+
+class Nats(NamedTuple):
+    """The NATS servers of bus.kind nats, with JetStream."""
+
+    url: Annotated[
+        str, "nats:// or tls://, [user:password@]host:port; several separated by commas.", SECRET, "NATS_URL"
+    ] = "nats://127.0.0.1:4222"
+    credentials: Annotated[str, "Path of a .creds file; empty: none."] = ""
+    stream_bytes: Annotated[int, "Bytes a topic's stream keeps at most; beyond, the oldest are discarded."] = (
+        1_073_741_824
+    )
+    max_age_s: Annotated[int, "Seconds a stream keeps a message."] = 86_400
+    dedupe_s: Annotated[int, "Seconds in which the server recognises a message that is sent again."] = 120
+    replicas: Annotated[int, "Servers that keep each stream."] = 1
+    tls_ca: Annotated[str, "PEM file of who signed the servers' certificates; empty: the system's authorities."] = ""
+    tls_cert: Annotated[str, "PEM file of the certificate shown to the servers; empty: none."] = ""
+    tls_key: Annotated[str, "PEM file of that certificate's key."] = ""
+
+
+class Kafka(NamedTuple):
+    """The Kafka cluster of bus.kind kafka."""
+
+    brokers: Annotated[tuple[str, ...], "Some of the cluster's brokers, each as host:port."] = ("127.0.0.1:9092",)
+    replication: Annotated[int, "Copies of each new topic."] = 1
+    retention_s: Annotated[int, "Seconds new topics keep a message."] = 86_400
+    username: Annotated[str, "User for SASL; empty: none."] = ""
+    password: Annotated[str, "The user's password.", SECRET] = ""
+    mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], "How the password is shown."] = (
+        "SCRAM-SHA-512"
+    )
+    tls: Annotated[bool, "Speak TLS only."] = False
+    tls_ca: Annotated[str, "PEM file of who signed the brokers' certificates; empty: the system's authorities."] = ""
+    tls_cert: Annotated[str, "PEM file of the certificate shown to the brokers; empty: none."] = ""
+    tls_key: Annotated[str, "PEM file of that certificate's key."] = ""
 
 
 class Binance(NamedTuple):
@@ -192,8 +274,12 @@ class Settings(NamedTuple):
     grpc: Grpc = Grpc()
     engine: Engine = Engine()
     store: Store = Store()
+    retention: Retention = Retention()
     books: Books = Books()
     bus: Bus = Bus()
+    redis: Redis = Redis()
+    nats: Nats = Nats()
+    kafka: Kafka = Kafka()
     binance: Binance = Binance()
     binance_gateway: BinanceGateway = BinanceGateway()
     repair: Repair = Repair()
@@ -313,21 +399,40 @@ def _assemble(values: Mapping[str, Any]) -> Settings:
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     """Rules that types cannot say. Raises ``ConfigError``."""
     for section, host in (("server", settings.server.host), ("grpc", settings.grpc.host)):
-        if host not in LOOPBACK:
+        if host not in LOOPBACK and not settings.server.tokens:
             raise ConfigError(
-                f"{section}.host {host!r} ({origins[f'{section}.host']}) is not a loopback address and there is "
-                "no authentication yet: keep 127.0.0.1 and put an authenticating proxy in front"
+                f"{section}.host {host!r} ({origins[f'{section}.host']}) is not a loopback address and clients need no "
+                "token: set server.tokens, or keep 127.0.0.1 and put an authenticating proxy in front"
             )
+    name = settings.bus.name
+    if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 64):
+        raise ConfigError(
+            f"bus.name is {name!r} ({origins['bus.name']}); it takes letters, digits, - and _, at most 64"
+        )
     bounds = {
         "server.port": (0, 65535),
         "grpc.port": (0, 65535),
+        "server.push_per_address": (1, 10**9),
         "engine.lateness_ms": (0, 3_600_000),
         "engine.final_grace_s": (0, 86_400),
         "engine.commit_interval_ms": (1, 60_000),
         "engine.partitions": (1, 1024),
         "books.store_interval_s": (0, 86_400),
         "books.store_levels": (1, 5000),
+        "store.pool_min": (1, 1000),
+        "store.pool_max": (settings.store.pool_min, 1000),
+        "retention.trades_days": (0, 36_500),
+        "retention.minutes_days": (0, 36_500),
+        "retention.books_days": (0, 36_500),
         "bus.max_bytes": (65_536, 2**40),
+        "redis.maxlen": (1000, 10**12),
+        "redis.keep_s": (1, 86_400),
+        "nats.stream_bytes": (1_048_576, 2**50),
+        "nats.max_age_s": (60, 10 * 365 * 86_400),
+        "nats.dedupe_s": (1, 86_400),
+        "nats.replicas": (1, 5),
+        "kafka.replication": (1, 7),
+        "kafka.retention_s": (60, 10 * 365 * 86_400),
         "binance_gateway.weight_per_min": (1, 10**9),
         "repair.max_attempts": (1, 1_000_000),
         "repair.weight_share": (0.01, 1.0),
@@ -344,6 +449,8 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         value = getattr(getattr(settings, section), name)
         if not low <= value <= high:
             raise ConfigError(f"{key} is {value} ({origins[key]}); it must lie between {low} and {high}")
+    if any(settings.retention) and settings.store.kind != "postgres":
+        raise ConfigError("retention needs store.kind = postgres: the embedded store keeps everything")
 
 
 def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:
@@ -434,6 +541,10 @@ def _convert(setting: Setting, raw: object, origin: str) -> object:
     try:
         return _typed(setting.type, raw)
     except ValueError as error:
+        if setting.secret:
+            raise ConfigError(
+                f"{setting.key} ({origin}): not of type {setting.kind} (what it is stays secret)"
+            ) from None
         raise ConfigError(f"{setting.key} ({origin}): {error}") from error
 
 
@@ -478,6 +589,8 @@ def shown(setting: Setting, value: object) -> object:
     """``value`` as output may show it: without the credentials a secret setting can carry."""
     if not setting.secret or value == setting.default or not value:
         return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return ["***"] * len(value)
     scheme, separator, rest = str(value).partition("://")
     if not separator:
         return "***"

@@ -12,12 +12,14 @@
     │   ├── BadPayload         a frame or file that cannot be decoded
     │   └── VenueRefused       the venue answered with an error (429, 451, …)
     ├── BusError               a message bus failed                                exit 1
+    │   └── BusRefused         the server turned it down; trying again is no use   exit 1
     ├── StoreError             a store failed                                      exit 1
     │   ├── StoreBusy          another process owns the data folder                exit 1
     │   ├── StoreDamaged       the database file cannot be read                    exit 4
     │   └── Fenced             another engine took the partition over
     └── ApiError               a request that cannot be served; carries a status
         ├── BadRequest         400, names the field and the remedy
+        ├── Unauthorized       401, tells how to show a token
         ├── NotFound           404, names what is missing
         └── TooManyRequests    429, tells when to try again
 
@@ -34,6 +36,7 @@ __all__ = [
     "BadPayload",
     "BadRequest",
     "BusError",
+    "BusRefused",
     "ConfigError",
     "Disconnected",
     "Fenced",
@@ -46,6 +49,7 @@ __all__ = [
     "StoreError",
     "TapewickError",
     "TooManyRequests",
+    "Unauthorized",
     "UnknownTimeframe",
     "VenueRefused",
     "WireError",
@@ -124,6 +128,10 @@ class BusError(TapewickError):
     """A message bus failed."""
 
 
+class BusRefused(BusError):
+    """The message server turned something down, and would again: credentials, rights, a message too large."""
+
+
 class StoreError(TapewickError):
     """A store failed."""
 
@@ -164,6 +172,12 @@ class BadRequest(ApiError):
 
     status = 400
     exit_code = 2
+
+
+class Unauthorized(ApiError):
+    """401: the client showed no token, or one that is not known."""
+
+    status = 401
 
 
 class NotFound(ApiError):

@@ -9,12 +9,13 @@ nothing missing and nothing twice, to those that all get the same bytes.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tapewick import metrics
 from tapewick.channel import Batch, Channel, Seam, span
+from tapewick.crowd import Crowd
 from tapewick.frames import Frames, Text
 from tapewick.market import Market
 from tapewick.model import CandleBatch, Head, State, TradeBatch, position
@@ -43,6 +44,16 @@ class Skipped:
         return run
 
 
+@dataclass(slots=True)
+class Replay:
+    """How far the history of one reader has been sent. ``stale``: it lacks the newest open candle."""
+
+    offset: int
+    stale: bool
+    skipped: Skipped = field(default_factory=Skipped)
+    seam: Seam | None = None
+
+
 class Fanout:
     """The readers of one channel. ``every``: no open candle is replaced by a newer one before it was sent."""
 
@@ -53,7 +64,7 @@ class Fanout:
         self._market, self._limits, self._every = market, limits, every
         self._loop = asyncio.get_running_loop()
         self._frames = frames(market, channel)
-        self._groups: dict[tuple[Frame, bool], set[Outbox]] = {}  # by framing, and whether late trades are skipped
+        self._groups: dict[tuple[Frame, bool], Crowd] = {}  # by framing, and whether late trades are skipped
         self._skipping: set[Outbox] = set()
         self._skipped, self._told = Skipped(), 0  # their run of late trades, and what they were told before it
         self._quiet: asyncio.TimerHandle | None = None
@@ -99,7 +110,7 @@ class Fanout:
         return position(self._frames.epoch, offset)
 
     async def join(self, outbox: Outbox, admitted: Admitted) -> None:
-        """History, then live, for one reader. Returns when it is live or has left."""
+        """History, then live, for one reader: its snapshot and the first page at once, more in turns."""
         request, offset = admitted.request, admitted.cursor
         has_open = offset is None
         if request.skip:
@@ -112,7 +123,8 @@ class Fanout:
     async def _send_snapshot(self, outbox: Outbox, request: Request) -> int | None:
         """Send the snapshot; the offset from which live data goes on, None if the reader left.
 
-        The first page's: rows of one page may change while the next is read.
+        The first page's: rows of one page may change while the next is read. A reader cut off between two pages
+        of candles lacks rows of any age: up to the last page it stands at the beginning.
         """
         first: int | None = None
         start = request.start
@@ -121,41 +133,45 @@ class Fanout:
             if self.name not in outbox.channels:
                 return None
             page = await self._market.snapshot(self.channel, request.snapshot, start)
-            self._record(outbox, Text(self._frames.snapshot(page), position=self._frames.position(page.offset)))
             first = page.offset if first is None else first
-            if not page.more:
-                return first
-            if isinstance(page.batch, TradeBatch):
+            if isinstance(page.batch, CandleBatch):
+                page = page._replace(offset=0 if page.more else first)
+            self._record(outbox, Text(self._frames.snapshot(page), position=self._frames.position(page.offset)))
+            if not page.more or isinstance(page.batch, TradeBatch):
                 return page.offset
             start = int(page.batch.rows["open_time"][-1]) + 1
 
     async def rejoin(self, outbox: Outbox, offset: int, *, stale: bool = True) -> None:
         """Everything after ``offset``, then live. ``stale``: the reader lacks the newest open candle."""
-        skipped = Skipped()
-        while True:
-            await outbox.drained()
-            if self.name not in outbox.channels or outbox.closed:
-                return
-            seam = self._joining[outbox] = Seam(stale=stale)
-            try:
-                page = await self._market.page(self.channel, offset)
-            except BaseException:
-                self._joining.pop(outbox, None)
-                raise
-            if self._joining.get(outbox) is not seam:
-                return  # it left meanwhile
-            self._send(outbox, page.batch, skipped, replay=True)
-            offset = page.offset
-            if page.more or seam.broken:
-                del self._joining[outbox]
-                stale = stale or seam.stale
-                continue
-            for batch in seam.settle(offset):
-                self._send(outbox, batch, skipped)
-            self._end_run(outbox, skipped)
-            if self._ahead >= offset:
-                self._promote(outbox)
+        await self._replay(outbox, Replay(offset, stale))
+
+    async def _replay(self, outbox: Outbox, replay: Replay) -> None:
+        """One page of history; behind the last one, live. The reader's other channels go on between two pages."""
+        await outbox.drained()
+        if outbox.channels.get(self.name) is not self or outbox.closed:
             return
+        if replay.seam is not None and self._joining.get(outbox) is not replay.seam:
+            return  # it left meanwhile, or began anew
+        seam = replay.seam = self._joining[outbox] = Seam(stale=replay.stale)
+        try:
+            page = await self._market.page(self.channel, replay.offset)
+        except BaseException:
+            self._joining.pop(outbox, None)
+            raise
+        if self._joining.get(outbox) is not seam:
+            return
+        self._send(outbox, page.batch, replay.skipped, replay=True)
+        replay.offset = page.offset
+        if page.more or seam.broken:
+            replay.stale = replay.stale or seam.stale
+            seam.abandon()
+            outbox.next_turn(lambda: self._replay(outbox, replay))
+            return
+        for batch in seam.settle(replay.offset):
+            self._send(outbox, batch, replay.skipped)
+        self._end_run(outbox, replay.skipped)
+        if self._ahead >= replay.offset:
+            self._promote(outbox)
 
     def _promote(self, outbox: Outbox) -> None:
         """The reader has seen all that was handled: from now on it gets what all get."""
@@ -164,7 +180,7 @@ class Fanout:
         skips = outbox in self._skipping
         if skips:
             self._tell_skipped()  # the others' run: it begins before this reader's
-        self._groups.setdefault((outbox.frame, skips), set()).add(outbox)
+        self._groups.setdefault((outbox.frame, skips), Crowd()).add(outbox)
         if seam.stale and self.channel.tf is not None:
             candle = self._market.open_candle(self.channel.instrument, self.channel.tf)
             if candle is not None:
@@ -236,6 +252,9 @@ class Fanout:
         self._frames.epoch = head.epoch
         self._last = self._flushed = self._told = self._offset(head)
         readers = [outbox for group in self._groups.values() for outbox in group] + list(self._joining)
+        for group in self._groups.values():
+            for outbox in list(group):
+                group.discard(outbox)
         self._groups.clear()
         self._joining.clear()
         afresh = Admitted(Request(self.channel, 100), "", False)  # who skips late trades goes on skipping them
@@ -272,7 +291,7 @@ class Fanout:
             return
         data = parts[0][0] if len(parts) == 1 else b"".join([part for part, _ in parts])
         metrics.wire_bytes.inc(len(data) * len(group))
-        for outbox in [outbox for outbox in group if not outbox.records(self, data, parts)]:
+        for outbox in [outbox for outbox in group.send(data) if not outbox.records(self, data, parts)]:
             group.discard(outbox)
             outbox.left_behind(self, before)
 
@@ -338,7 +357,7 @@ class Fanout:
         for (frame, _), group in self._groups.items():
             data = frame(text)
             metrics.wire_bytes.inc(len(data) * len(group))
-            for outbox in group:
+            for outbox in group.send(data):
                 outbox.latest(self, data)
 
     def _send(self, outbox: Outbox, batch: Batch, skipped: Skipped, *, replay: bool = False) -> None:

@@ -9,13 +9,15 @@ from dataclasses import replace
 
 from tapewick import metrics
 from tapewick.book_fanout import BookFanout, LatestBook
-from tapewick.channel import Channel, Since, rest_of
+from tapewick.channel import Channel, Since, span
 from tapewick.fanout import Fanout
 from tapewick.frames import Frames, NsFrames
 from tapewick.health_fanout import HealthFanout
 from tapewick.market import Market
 from tapewick.model import Head, position
 from tapewick.outbox import Limits, Outbox
+from tapewick.proto_books import BookReaders, QuoteReaders
+from tapewick.proto_frames import ClosedFrames, ProtoFrames
 from tapewick.readers import Admitted, Readers, Request
 from tapewick.ticker_fanout import TickerFanout
 
@@ -74,7 +76,7 @@ class Hub:
             return "not_stored"
         if channel.tf is None and since.offset < head.seq:
             next_one, _ = await self._market.trades(channel.instrument, since=since.offset, limit=1)
-            if rest_of(next_one, since.offset + 1) is not None:
+            if span(next_one)[0] != since.offset + 1:  # none left counts as expired too
                 return "history_expired"
         return None
 
@@ -98,15 +100,25 @@ class Hub:
         channel, limits, every = request.channel, self.limits, request.pace == 0
         if request.pace is not None:
             limits = replace(limits, flush_s=request.pace)
+        if channel.kind == "ticker":
+            return TickerFanout(self._market, channel, max(TICKER_PACE, request.pace or 0.0), proto=request.proto)
+        if channel.kind == "health":
+            return HealthFanout(self._market, channel, proto=request.proto)
+        if request.proto:
+            return self._made_proto(request, limits, every)
         if channel.kind == "book":
             return BookFanout(self._market, channel, request.levels)
         if channel.kind in ("book_top", "bbo"):
             return LatestBook(self._market, channel, limits, request.levels, every=every)
-        if channel.kind == "ticker":
-            return TickerFanout(self._market, channel, max(TICKER_PACE, request.pace or 0.0))
-        if channel.kind == "health":
-            return HealthFanout(self._market, channel)
         return Fanout(self._market, channel, limits, NsFrames if request.ns else Frames, every=every)
+
+    def _made_proto(self, request: Request, limits: Limits, every: bool) -> Fanout | Readers:
+        channel = request.channel
+        if channel.kind in ("book", "book_top"):
+            return BookReaders(self._market, channel, limits, request.levels, every=every)
+        if channel.kind == "bbo":
+            return QuoteReaders(self._market, channel, limits, every=every)
+        return Fanout(self._market, channel, limits, ProtoFrames if request.include_open else ClosedFrames, every=every)
 
     def unfollow(self, outbox: Outbox, name: str) -> bool:
         """Send nothing more of a channel; whether it was followed."""

@@ -278,11 +278,15 @@ class Live:
         """Forward from the store until nothing announced is missing; live batches wait."""
         delay = 0.1
         while True:
+            done: bool | None = None
             try:
                 done = await self._refill_once(feed)
             except StoreError as error:
                 if delay == 0.1:
                     log.error("cannot fill live data from the store", instrument=feed.instrument.id, cause=str(error))
+            except Exception:  # else the instrument would stay silent: nothing forwards while a fill is under way
+                log.exception("cannot fill live data", instrument=feed.instrument.id)
+            if done is None:
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, 5.0)
                 continue

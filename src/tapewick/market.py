@@ -303,10 +303,17 @@ class Market(Present):
         return Page(answer.batch, max(after, span(answer.batch)[1]), more)
 
     async def snapshot(self, channel: Channel, count: int, start: int | None = None) -> Page:
-        """The newest ``count`` records (from ``start`` ns on: the first), and the offset they stand for."""
-        newest = start is None
+        """The newest ``count`` records (from ``start`` ns on: the first), and the offset they stand for.
+
+        Trades from a time on: the tape behind that place, late ones with older times too, so that none of their
+        offsets is missing.
+        """
+        newest, since = start is None, None
         if channel.tf is None:
-            trades, head = await self.trades(channel.instrument, start=start, limit=count, newest=newest)
+            if start is not None:
+                first, head = await self.trades(channel.instrument, start=start, limit=1)
+                since = span(first)[0] - 1 if len(first) else head.seq
+            trades, head = await self.trades(channel.instrument, since=since, limit=count, newest=newest)
             return Page(trades, span(trades)[1] if len(trades) else head.seq, not newest and len(trades) >= count)
         answer = await self.candles(channel.instrument, channel.tf, Window(start, None, count, newest))
         return Page(answer.batch, answer.head.pos, not newest and len(answer.batch.rows) >= count)

@@ -11,6 +11,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 __all__ = [
     "CONTENT_TYPE",
     "REGISTRY",
+    "bus_discarded",
+    "bus_emptied",
+    "bus_failures",
+    "bus_full",
+    "bus_lag",
+    "bus_lost",
+    "bus_received",
+    "bus_received_bytes",
+    "bus_refused",
+    "bus_sent",
+    "bus_sent_bytes",
     "clients",
     "commit_seconds",
     "commits",
@@ -106,6 +117,26 @@ resnapshots = Counter(
     "tapewick_resnapshots", "Readers that fell behind a book or state and get it whole again.", registry=REGISTRY
 )
 fills = Counter("tapewick_live_fills", "Jumps of the live stream filled from the store.", registry=REGISTRY)
+bus_sent = Counter("tapewick_bus_sent", "Messages the bus confirmed.", ["topic"], registry=REGISTRY)
+bus_sent_bytes = Counter("tapewick_bus_sent_bytes", "Bytes the bus confirmed.", ["topic"], registry=REGISTRY)
+bus_received = Counter("tapewick_bus_received", "Messages read off the bus.", ["topic"], registry=REGISTRY)
+bus_received_bytes = Counter("tapewick_bus_received_bytes", "Bytes read off the bus.", ["topic"], registry=REGISTRY)
+bus_lag = Gauge(
+    "tapewick_bus_lag", "Messages on the bus that a group has not acknowledged.", ["topic", "group"], registry=REGISTRY
+)
+bus_lost = Counter("tapewick_bus_lost", "Messages that were gone before they were read.", ["topic"], registry=REGISTRY)
+bus_discarded = Counter(
+    "tapewick_bus_discarded",
+    "Own messages the bus dropped before its groups had acknowledged them.",
+    ["topic"],
+    registry=REGISTRY,
+)
+bus_full = Counter(
+    "tapewick_bus_full", "Messages not sent: too much of the topic was under way.", ["topic"], registry=REGISTRY
+)
+bus_refused = Counter("tapewick_bus_refused", "Messages the bus turned down.", ["topic"], registry=REGISTRY)
+bus_failures = Counter("tapewick_bus_failures", "Failed calls to the message server.", ["bus"], registry=REGISTRY)
+bus_emptied = Counter("tapewick_bus_emptied", "Times the bus lost all it kept.", ["bus"], registry=REGISTRY)
 
 
 def render() -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Literal, TypeAlias
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -40,6 +41,7 @@ __all__ = [
     "TradeBatch",
     "Wanted",
     "empty_candles",
+    "partition_of",
     "position",
 ]
 
@@ -412,6 +414,11 @@ Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Gap
 def position(epoch: str, offset: int) -> str:
     """The resume token of every surface: ``epoch:offset``."""
     return f"{epoch}:{offset}"
+
+
+def partition_of(instrument: str, partitions: int) -> int:
+    """Which of ``partitions`` an instrument belongs to: the CRC-32 of its id modulo their number, on every bus."""
+    return crc32(instrument.encode()) % partitions
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,10 +10,9 @@ is given up after ``slow_s``.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -57,8 +56,15 @@ class Place(Protocol):
     def rejoin(self, outbox: Outbox, offset: int) -> Awaitable[None]: ...
 
 
+class Direct(Protocol):
+    """Who writes to an outbox's peer below its transport."""
+
+    def set_apart(self, outbox: Outbox) -> None: ...
+
+
 class Outbox:
-    """Writes to one peer. ``give_up`` is called once, when it was too slow for too long."""
+    """Writes to one peer. ``give_up`` is called once, when it was too slow for too long; ``encode`` writes what is
+    this connection's own."""
 
     def __init__(
         self,
@@ -67,6 +73,8 @@ class Outbox:
         limits: Limits,
         give_up: Callable[[], None],
         fail: Callable[[], None],
+        *,
+        encode: Callable[[Any], bytes] = msgspec.json.encode,
     ) -> None:
         self.frame, self.limits = frame, limits
         self.closed = False
@@ -74,16 +82,19 @@ class Outbox:
         self.conflated: dict[Place, int] = {}
         self.lagging: dict[Place, int] = {}
         self.paused = False
-        self._transport, self._give_up, self._fail = transport, give_up, fail
+        self._transport, self._give_up, self._fail, self._encode = transport, give_up, fail, encode
         self._write = transport.write
+        self.descriptor = _descriptor(transport)
+        self.crowds = 0  # it is in
+        self.direct: Direct | None = None
         self._loop = asyncio.get_running_loop()
         self._latest: dict[Place, bytes] = {}
         self._latest_bytes = 0
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._flowing: asyncio.Event | None = None  # while paused
         self._slow: asyncio.TimerHandle | None = None
-        self._noticed = 0.0
-        self._jobs: deque[Callable[[], Awaitable[None]]] = deque()
+        self._noticed = self._conflating = 0.0  # when the last notice was sent; when the first value after it went
+        self._jobs: list[Callable[[], Awaitable[None]]] = []  # no deques: an empty one has 600 bytes
+        self._turns: list[Callable[[], Awaitable[None]]] = []
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -96,13 +107,21 @@ class Outbox:
         """Whether jobs run or wait."""
         return self._worker is not None and not self._worker.done()
 
+    @property
+    def keeps_up(self) -> bool:
+        """Whether one who gives it the same bytes as others may write them below its transport."""
+        alone = self.crowds == 1 and not self.paused and self.descriptor >= 0 and not self.closed
+        return alone and not self._transport.get_write_buffer_size()
+
     def control(self, message: object) -> None:
         """Send one object of this connection's own; always accepted."""
-        self.raw(self.frame(msgspec.json.encode(message)))
+        self.raw(self.frame(self._encode(message)))
 
     def raw(self, data: bytes) -> None:
         """Send framed bytes, whatever is queued."""
         if not self.closed:
+            if self.direct is not None:
+                self.direct.set_apart(self)
             self._write(data)
 
     def event(self, data: bytes) -> bool:
@@ -120,8 +139,7 @@ class Outbox:
         """Send ``parts``, which make up ``data``; False, and nothing sent, if that would pass the byte bound."""
         if self.paused and self.queued + len(data) > self.limits.queue_bytes:
             return False
-        if not self.closed:
-            self._write(data)
+        self.raw(data)
         return True
 
     def latest(self, place: Place, data: bytes) -> None:
@@ -131,6 +149,8 @@ class Outbox:
             return
         if (old := self._latest.pop(place, None)) is not None:
             self._latest_bytes -= len(old)
+            if not self.conflated:
+                self._conflating = self._loop.time()
             self.conflated[place] = self.conflated.get(place, 0) + 1
             metrics.conflated.inc()
         self._latest[place] = data
@@ -153,17 +173,23 @@ class Outbox:
 
     async def drained(self) -> None:
         """Return once the peer keeps up."""
-        await self._flowing.wait()
+        if self._flowing is not None:
+            await self._flowing.wait()
 
     def pause(self) -> None:
         """The transport's buffer passed its mark."""
         self.paused = True
-        self._flowing.clear()
+        self._flowing = self._flowing or asyncio.Event()
+
+    def _flow(self) -> None:
+        if self._flowing is not None:
+            self._flowing.set()
+            self._flowing = None
 
     def resume(self) -> None:
         """The transport's buffer has drained."""
         self.paused = False
-        self._flowing.set()
+        self._flow()
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
@@ -183,9 +209,10 @@ class Outbox:
         """Tell how many updates were conflated, at most every ``notice_s``."""
         now = self._loop.time()
         if self.conflated and now - self._noticed >= self.limits.notice_s:
-            self._noticed = now
+            self._noticed, window = now, round(1000 * (now - self._conflating))
             for place, dropped in self.conflated.items():
-                self.control({"type": "notice", "code": "conflated", "ch": place.name, "dropped": dropped})
+                told = {"type": "notice", "code": "conflated", "ch": place.name, "dropped": dropped}
+                self.control({**told, "window_ms": window})
             self.conflated.clear()
 
     def _too_slow(self) -> None:
@@ -205,29 +232,48 @@ class Outbox:
         if asked and len(self._jobs) >= MOST_JOBS:
             return False
         self._jobs.append(job)
-        if self._worker is None or self._worker.done():
-            self._worker = self._loop.create_task(self._run(), name="outbox")
+        self._start()
         return True
 
+    def next_turn(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Do ``job`` once nothing else waits: what is long takes turns with others of its kind."""
+        if not self.closed:
+            self._turns.append(job)
+            self._start()
+
+    def _start(self) -> None:
+        if self._worker is None or self._worker.done():
+            self._worker = self._loop.create_task(self._run(), name="outbox")
+
     async def _run(self) -> None:
-        while self._jobs and not self.closed:
+        while (waiting := self._jobs or self._turns) and not self.closed:
             try:
-                await self._jobs.popleft()()
+                await waiting.pop(0)()
             except StoreError as error:
                 log.error("a client's history could not be read", cause=str(error))
                 self.control({"type": "error", "code": "unavailable", "msg": "the store does not answer; try again"})
             except Exception:
                 log.exception("a push connection failed")
                 self._fail()
-                return
+                break
+        self._worker = None  # what waits is to hold little memory
 
     def close(self) -> None:
         """The connection is gone: accept nothing more, stop its jobs."""
         self.closed, self.paused = True, False
         self._jobs.clear()
-        self._flowing.set()
+        self._turns.clear()
+        self._flow()
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
         if self._worker is not None and self._worker is not asyncio.current_task():
             self._worker.cancel()
+
+
+def _descriptor(transport: asyncio.Transport) -> int:
+    """That of the plain socket ``transport`` writes to; -1 if it does more than that, or is none."""
+    told = getattr(transport, "get_extra_info", None)
+    if told is None or told("sslcontext") is not None or (socket := told("socket")) is None:
+        return -1
+    return int(socket.fileno())

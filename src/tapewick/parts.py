@@ -24,7 +24,14 @@ class Part(NamedTuple):
         return f"TAPEWICK_TEST_{self.name.upper()}"
 
 
-PARTS = (Part("chromium", "chromium", "/usr/bin/chromium", "chromium fonts-dejavu-core", "browser tests"),)
+PARTS = (
+    Part("chromium", "chromium", "/usr/bin/chromium", "chromium fonts-dejavu-core", "browser tests"),
+    Part("postgres", "postgres", "/usr/lib/postgresql/15/bin/postgres", "postgresql-15", "PostgreSQL tests"),
+    Part("redis", "redis-server", "/usr/bin/redis-server", "redis-server", "Redis tests"),
+    Part("nats", "nats-server", "/usr/sbin/nats-server", "nats-server", "NATS tests"),
+    Part("java", "java", "/usr/bin/java", "openjdk-17-jre-headless", "Kafka tests"),
+    Part("maven", "mvn", "/usr/bin/mvn", "maven", "Kafka tests"),
+)
 
 
 def find(part: Part) -> str | None:

@@ -21,15 +21,15 @@ import structlog
 
 from tapewick import registry
 from tapewick.book_keeper import keep_books
-from tapewick.clock import RealClock
+from tapewick.clock import Clock, RealClock
 from tapewick.config import Settings
 from tapewick.engine.tape import Engine
-from tapewick.errors import ConfigError
+from tapewick.errors import ConfigError, StoreError
 from tapewick.model import Health
 from tapewick.protocols import Bus, Source, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole, collect
-from tapewick.timeframe import SECOND
+from tapewick.timeframe import DAY, HOUR, SECOND
 
 if TYPE_CHECKING:
     from tapewick.record import Recorder
@@ -117,7 +117,7 @@ async def feed(settings: Settings, source: Source, *, progress: Callable[[Progre
         trades=role.trades,
         duplicates=rejects.pop("duplicate", 0),
         rejects=dict(rejects),
-        gaps=sum(tape.open_gaps for tape in engine.tapes.values()),
+        gaps=sum(tape.open_gaps for id, tape in engine.tapes.items() if id in engine.fed),
         seconds=time.monotonic() - started,
     )
 
@@ -149,7 +149,7 @@ async def serve(
 
     ``on_ready`` is told the page's URL and the gRPC address ("": there is none). ``demo`` collects
     from the simulated venue, else ``source_ids`` (``venue:SYMBOL``) or the configured symbols. Raises
-    ``ConfigError`` for a port in use, ``StoreBusy`` for a data folder in use.
+    ``ConfigError`` for a port in use or another simulated market on the tape, ``StoreBusy`` for a data folder in use.
     """
     stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -164,7 +164,7 @@ async def serve(
         if recorder is not None:
             await stack.enter_async_context(recorder)
         sources, repairers, klines = await stack.enter_async_context(
-            _sources(settings, source_ids, demo=demo, history=first_run, recorder=recorder)
+            _sources(settings, store, source_ids, demo=demo, history=first_run, recorder=recorder)
         )
         for repairer in repairers:
             await stack.enter_async_context(repairer)
@@ -172,10 +172,12 @@ async def serve(
         role = EngineRole(bus, store, _engine(settings), clock, interval=settings.engine.commit_interval_ms / 1000)
         await stack.enter_async_context(role)
         market = await stack.enter_async_context(registry.market(bus, store, clock))
-        gateway = await stack.enter_async_context(registry.gateway(settings, market, lambda: role.trouble))
+        gateway = await stack.enter_async_context(
+            registry.gateway(settings, market, lambda: role.trouble or bus.trouble)
+        )
         grpc_address = ""
         if settings.grpc.enabled:
-            grpc_gateway = registry.grpc_gateway(settings, market, lambda: role.trouble)
+            grpc_gateway = registry.grpc_gateway(settings, market, lambda: role.trouble or bus.trouble)
             grpc_address = (await stack.enter_async_context(grpc_gateway)).address
         tasks = [asyncio.create_task(_report_health(bus), name="health"), asyncio.create_task(role.failed())]
         tasks += [asyncio.create_task(lane.run(), name="repair")]
@@ -183,6 +185,8 @@ async def serve(
             own = settings.books
             keeping = keep_books(bus, store, clock, interval=own.store_interval_s, levels=own.store_levels)
             tasks.append(asyncio.create_task(keeping, name="books"))
+        if any(settings.retention):
+            tasks.append(asyncio.create_task(_expire(settings, store, clock), name="retention"))
         if settings.verify.interval_s:
             for venue in klines.values():
                 await stack.enter_async_context(venue)
@@ -192,12 +196,10 @@ async def serve(
         stack.push_async_callback(_cancelled, tasks)
         on_ready(gateway.url, grpc_address)
         watched: set[asyncio.Future[Any]] = {stop, *tasks}
-        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            if task.done():
+        while not stop.done():  # a source that has ended leaves the others, and what is stored, to be served
+            done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
                 task.result()
-        if not stop.done():
-            await stop  # every source has ended: go on serving what is stored
     return stop.result()
 
 
@@ -234,14 +236,16 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 @asynccontextmanager
 async def _sources(
-    settings: Settings, ids: Sequence[str], *, demo: bool, history: bool, recorder: Recorder | None
+    settings: Settings, store: Store, ids: Sequence[str], *, demo: bool, history: bool, recorder: Recorder | None
 ) -> AsyncIterator[tuple[list[Source], list[BinanceRepairer], dict[str, VenueKlines]]]:
     """The sources to collect from, what repairs their tapes, and whose klines to compare candles with.
 
-    For the demo with the simulated venue behind them, and its past if asked.
+    For the demo with the simulated venue behind them, and its past if asked. Raises ``ConfigError`` where ``store``
+    holds another simulated market.
     """
     if demo:
         async with registry.venue(settings) as venue:
+            await registry.continue_market(settings, store, venue)
             source = registry.simulated_source(settings, venue, history=history, recorder=recorder)
             repairers = _repairers(settings, [source.name], rest_url=venue.rest_url)
             yield [source], repairers, registry.klines(settings, [source.name], rest_url=venue.rest_url)
@@ -262,6 +266,20 @@ def _repairers(settings: Settings, venues: Sequence[str], *, rest_url: str = "")
         return []
     found = (registry.repairer(settings, venue, rest_url=rest_url) for venue in venues)
     return [repairer for repairer in found if repairer is not None]
+
+
+async def _expire(settings: Settings, store: Any, clock: Clock) -> None:
+    """Let the store forget what is too old, each hour. A store that cannot just now is asked again."""
+    own = settings.retention
+    while True:
+        try:
+            done = await store.expire(
+                trades=own.trades_days * DAY, minutes=own.minutes_days * DAY, books=own.books_days * DAY
+            )
+            log.info("retention", **done)
+        except StoreError as error:
+            log.warning("retention failed; it is tried again in an hour", cause=str(error))
+        await clock.sleep(HOUR // SECOND)
 
 
 async def _report_health(bus: Bus) -> None:

@@ -11,7 +11,7 @@ bounded in bytes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Protocol, Self
 
 from tapewick.model import (
@@ -28,7 +28,7 @@ from tapewick.model import (
     Wanted,
 )
 
-__all__ = ["Bus", "Delivery", "Gateway", "Market", "Repairer", "Source", "Store"]
+__all__ = ["Bus", "Delivery", "Gateway", "Market", "Repairer", "Source", "Store", "Subscription"]
 
 
 class Source(Protocol):
@@ -71,8 +71,23 @@ class Delivery(Protocol):
         ...
 
 
+class Subscription(Protocol):
+    """Deliveries until the bus or the subscription is closed."""
+
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> Delivery: ...
+    async def close(self) -> None:
+        """End it; of a group, what was acknowledged has been noted when it returns."""
+        ...
+
+
 class Bus(Protocol):
     """At-least-once transport between roles. Never the truth: the store is."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the bus does not work at the moment; None while it does."""
+        ...
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
@@ -85,9 +100,15 @@ class Bus(Protocol):
         """Send without waiting; False (and nothing sent) when the byte bound is reached."""
         ...
 
-    def subscribe(self, topics: Sequence[str], *, group: str | None = None) -> AsyncIterator[Delivery]:
+    def subscribe(
+        self, topics: Sequence[str], *, group: str | None = None, partitions: Collection[int] | None = None
+    ) -> Subscription:
         """Messages from now on. With ``group`` each message goes to one member and blocks
-        publishers until taken; without, every subscriber sees all and may find ``lost``."""
+        publishers until taken; without, every subscriber sees all and may find ``lost``.
+
+        ``partitions`` (``model.partition_of``; None: all) are the member's alone: the order within an
+        instrument is kept, and what an earlier member did not acknowledge comes again. What names no
+        instrument comes once for each partition or once."""
         ...
 
     async def settled(self, topic: str) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from tapewick import metrics
 from tapewick.channel import Channel, Since
+from tapewick.crowd import Crowd
 from tapewick.outbox import Frame, Outbox
 
 __all__ = ["Admitted", "Readers", "Request"]
@@ -23,7 +24,7 @@ class Request(NamedTuple):
     """A wish to follow ``channel``: after ``since``, or from time ``start`` (ns), or from a snapshot
     of the newest ``snapshot`` records (0: none). ``skip``: late trades are only counted. ``levels``: of a book.
     ``include_open``: open candles too. ``pace``: seconds between values that a newer one replaces, 0: every one is
-    sent; None: as the hub's limits say. ``ns``: times in rows are texts of ns."""
+    sent; None: as the hub's limits say. ``ns``: times in rows are texts of ns. ``proto``: frames are protobuf."""
 
     channel: Channel
     snapshot: int = 0
@@ -34,11 +35,12 @@ class Request(NamedTuple):
     include_open: bool = True
     pace: float | None = None
     ns: bool = False
+    proto: bool = False
 
     @property
-    def variant(self) -> tuple[int, bool, float | None, bool]:
+    def variant(self) -> tuple[int, bool, float | None, bool, bool]:
         """Readers of one channel that differ in none of these get the same frames."""
-        return self.levels, self.include_open, self.pace, self.ns
+        return self.levels, self.include_open, self.pace, self.ns, self.proto
 
 
 class Admitted(NamedTuple):
@@ -65,7 +67,7 @@ class Readers(ABC):
         self.channel, self.name, self.users = channel, channel.name, 0
         self._loop = asyncio.get_running_loop()
         self._key = msgspec.json.encode(channel.name)
-        self._groups: dict[Frame, set[Outbox]] = {}
+        self._groups: dict[Frame, Crowd] = {}
 
     @abstractmethod
     async def open(self) -> None:
@@ -92,7 +94,7 @@ class Readers(ABC):
         text = await self._present()
         if outbox.channels.get(self.name) is self and not outbox.closed:
             outbox.raw(outbox.frame(text))
-            self._groups.setdefault(outbox.frame, set()).add(outbox)
+            self._groups.setdefault(outbox.frame, Crowd()).add(outbox)
 
     def leave(self, outbox: Outbox) -> None:
         """Send this reader nothing more."""
@@ -117,7 +119,7 @@ class Readers(ABC):
         for frame, group in list(self._groups.items()):
             data = frame(text)
             metrics.wire_bytes.inc(len(data) * len(group))
-            for outbox in [outbox for outbox in group if not outbox.event(data)]:
+            for outbox in [outbox for outbox in group.send(data) if not outbox.event(data)]:
                 group.discard(outbox)
                 metrics.resnapshots.inc()
                 outbox.left_behind(self, 0, patient=self.patient)
@@ -128,5 +130,5 @@ class Readers(ABC):
         for frame, group in self._groups.items():
             data = frame(text)
             metrics.wire_bytes.inc(len(data) * len(group))
-            for outbox in group:
+            for outbox in group.send(data):
                 outbox.latest(self, data)

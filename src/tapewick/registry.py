@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapewick.config import Settings, closest
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUILT_IN",
     "bus",
+    "continue_market",
     "find",
     "gateway",
     "grpc_gateway",
@@ -55,8 +57,16 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "binance": "tapewick.sources.binance:BinanceSource",
         "ccxt": "tapewick.sources.ccxt:CcxtSource",
     },
-    "buses": {"memory": "tapewick.buses.memory:MemoryBus"},
-    "stores": {"duckdb": "tapewick.stores.duckdb:DuckDBStore"},
+    "buses": {
+        "memory": "tapewick.buses.memory:MemoryBus",
+        "redis": "tapewick.buses.redis:RedisBus",
+        "nats": "tapewick.buses.nats:NatsBus",
+        "kafka": "tapewick.buses.kafka:KafkaBus",
+    },
+    "stores": {
+        "duckdb": "tapewick.stores.duckdb:DuckDBStore",
+        "postgres": "tapewick.stores.postgres:PostgresStore",
+    },
 }
 
 
@@ -76,16 +86,57 @@ def find(kind: Kind, name: str) -> Any:
 
 
 def store(settings: Settings, *, read_only: bool = False) -> Store:
-    """The configured store on the data folder, not yet open."""
-    cls = find("stores", settings.store.kind)
-    made: Store = cls(settings.data.dir, read_only=read_only, memory_limit=settings.store.memory_limit)
+    """The configured store, not yet open. Raises ``MissingExtra`` where its driver is not installed."""
+    own = settings.store
+    cls = find("stores", own.kind)
+    if own.kind == "postgres":
+        servers = {"read_dsn": own.read_dsn, "migrate_dsn": own.migrate_dsn}
+        shared: Store = cls(own.dsn, **servers, pool_min=own.pool_min, pool_max=own.pool_max, read_only=read_only)
+        return shared
+    made: Store = cls(settings.data.dir, read_only=read_only, memory_limit=own.memory_limit)
     return made
 
 
 def bus(settings: Settings) -> Bus:
-    """The configured bus, not yet open."""
-    made: Bus = find("buses", settings.bus.kind)(max_bytes=settings.bus.max_bytes)
+    """The configured bus, not yet open. Raises ``MissingExtra`` where its driver is not installed."""
+    own, kind = settings.bus, settings.bus.kind
+    options: dict[str, Any] = {"max_bytes": own.max_bytes, "partitions": settings.engine.partitions}
+    if kind in ("redis", "nats", "kafka"):
+        options |= {"name": own.name, **_server_options(settings, kind)}
+    made: Bus = find("buses", kind)(**options)
     return made
+
+
+def _server_options(settings: Settings, kind: str) -> dict[str, Any]:
+    """What a bus is told of its server."""
+    from tapewick.buses._broker import Tls
+
+    if kind == "redis":
+        redis = settings.redis
+        tls = Tls(redis.tls_ca, redis.tls_cert, redis.tls_key)
+        return {"url": redis.url, "maxlen": redis.maxlen, "keep": redis.keep_s, "tls": tls}
+    if kind == "nats":
+        nats = settings.nats
+        return {
+            "url": nats.url,
+            "stream_bytes": nats.stream_bytes,
+            "max_age": nats.max_age_s,
+            "dedupe": nats.dedupe_s,
+            "replicas": nats.replicas,
+            "credentials": nats.credentials,
+            "tls": Tls(nats.tls_ca, nats.tls_cert, nats.tls_key),
+        }
+    kafka = settings.kafka
+    return {
+        "brokers": kafka.brokers,
+        "replication": kafka.replication,
+        "retention": kafka.retention_s,
+        "username": kafka.username,
+        "password": kafka.password,
+        "mechanism": kafka.mechanism,
+        "encrypt": kafka.tls,
+        "tls": Tls(kafka.tls_ca, kafka.tls_cert, kafka.tls_key),
+    }
 
 
 def market(bus: Bus, store: Store, clock: Clock) -> Market:
@@ -112,6 +163,9 @@ def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None
         tls_cert=own.tls_cert,
         tls_key=own.tls_key,
         heavy_requests=own.heavy_requests,
+        push_per_address=own.push_per_address,
+        tokens=own.tokens,
+        ws_deflate=own.ws_deflate,
     )
 
 
@@ -132,6 +186,7 @@ def grpc_gateway(settings: Settings, market: Market, trouble: Callable[[], str |
         readiness=trouble,
         venue=own.venue,
         tls=Tls(cert=own.tls_cert, key=own.tls_key, client_ca=own.tls_client_ca),
+        tokens=settings.server.tokens,
     )
 
 
@@ -141,6 +196,28 @@ def venue(settings: Settings) -> SimVenue:
 
     own = settings.sim
     return SimVenue(own.symbols, seed=own.seed, rate=own.rate, origin=SIM_ORIGIN)
+
+
+async def continue_market(settings: Settings, store: Store, venue: SimVenue) -> None:
+    """Note with what the simulated market of the data folder is made.
+
+    Raises ``ConfigError`` where ``store`` holds trades of another one: they would be mixed.
+    """
+    from tapewick.sim.continuity import Made, contradicted
+
+    own = Made(settings.sim.seed, settings.sim.rate)
+    folder = Path(settings.data.dir) if settings.store.kind == "duckdb" else None
+    if (id := await contradicted(store, venue.markets())) is not None:
+        before = Made.read(folder) if folder is not None else None
+        known = before is not None and before != own
+        made = f"--seed {before.seed} --rate {before.rate:g}" if known and before else "other --seed or --rate"
+        place = f" in {folder}" if folder is not None else ""
+        raise ConfigError(
+            f"{id}{place} holds another simulated market, made with {made}, than --seed {own.seed} --rate "
+            f"{own.rate:g}: start with the former, or name another folder with --data"
+        )
+    if folder is not None:
+        own.note(folder)
 
 
 def simulated_source(settings: Settings, venue: SimVenue, *, history: bool, recorder: Recorder | None = None) -> Source:
@@ -184,7 +261,7 @@ def repairer(
     ``rest_url``: the simulated venue's own address, which sets no limit on requests. ``granularity``: of the
     tapes to repair, where it is known; else what the stream setting makes of new ones.
     """
-    if venue.partition("-")[0] != "binance" and not rest_url:
+    if not (rest_url or _speaks_binance(settings, venue)):
         return None
     from tapewick.sources._binance_repair import BinanceRepairer
 
@@ -198,10 +275,20 @@ def repairer(
     )
 
 
+def _speaks_binance(settings: Settings, venue: str) -> bool:
+    """Binance's markets do, and those of a demo that is relayed: its address stands where Binance's would."""
+    return venue.partition("-")[0] == "binance" or (venue == "sim" and bool(settings.binance.rest_url))
+
+
 def source(settings: Settings, venue: str, symbols: Sequence[str], *, recorder: Recorder | None = None) -> Source:
     """A live source for ``symbols`` of ``venue``. Raises ``ConfigError`` for an unknown venue or symbol."""
     own = settings.binance
-    if venue.partition("-")[0] == "binance":
+    if venue == "sim" and not (own.rest_url and own.ws_url):
+        raise ConfigError(
+            "sim:… is what a demo sells: run `tapewick demo`, or give the addresses of a running one to relay it "
+            "(--rest-url http://HOST:PORT --ws-url ws://HOST:PORT)"
+        )
+    if _speaks_binance(settings, venue):
         made: Source = find("sources", "binance")(
             symbols,
             venue=venue,
@@ -241,7 +328,8 @@ def klines(settings: Settings, venues: Sequence[str], *, rest_url: str = "") -> 
     """
     from tapewick.verify import klines as klines_of
 
-    own, known = settings.repair, [venue for venue in venues if rest_url or venue.partition("-")[0] == "binance"]
+    own = settings.repair
+    known = [venue for venue in venues if rest_url or _speaks_binance(settings, venue)]
     address, limit = rest_url or settings.binance.rest_url, 10**9 if rest_url else own.weight_limit
     return {venue: klines_of(venue, rest_url=address, share=own.weight_share, limit=limit) for venue in known}
 

@@ -50,13 +50,16 @@ class _Wish:
     said: str = ""
 
     def renew(self, wanted: Wanted) -> None:
-        """The newest message replaces what was wanted; what has arrived is forgotten."""
-        self.ranges = wanted.ranges
-        self.since = wanted.since or (NO_TIME,) * len(wanted.ranges)
-        self.sent = [one for one in self.sent if any(one[0] <= high and low <= one[1] for low, high in self.ranges)]
+        """The newest message replaces what was wanted; what has arrived is forgotten.
+
+        What was asked for while nothing was wanted does not wait for the failures of before.
+        """
         if not self.ranges:
             self.backoff.reset()
             self.due, self.said = 0, ""
+        self.ranges = wanted.ranges
+        self.since = wanted.since or (NO_TIME,) * len(wanted.ranges)
+        self.sent = [one for one in self.sent if any(one[0] <= high and low <= one[1] for low, high in self.ranges)]
 
     def next(self, now: int) -> tuple[Range, int] | None:
         """The oldest ids that are wanted and were not sent, and the time of the trade before them."""

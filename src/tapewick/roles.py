@@ -13,7 +13,6 @@ than ``max_repair`` bytes of repair along.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -39,6 +38,7 @@ from tapewick.model import (
     TradeBatch,
     Wanted,
 )
+from tapewick.pace import Pace
 from tapewick.protocols import Bus, Delivery, Source, Store
 from tapewick.repair import missing_part
 
@@ -69,7 +69,8 @@ async def collect(source: Source, bus: Bus) -> None:
             if isinstance(event, Health):
                 bus.offer("health", event)
             if source.pull or not isinstance(event, TradeBatch):
-                await bus.publish("trades", event)
+                if not bus.offer("trades", event):  # a network bus confirms what is published: not one by one
+                    await bus.publish("trades", event)
                 await asyncio.sleep(0)  # a pull source may never suspend by itself
             elif not bus.offer("trades", event):
                 metrics.dropped_batches.labels(source.name).inc()
@@ -88,7 +89,7 @@ def _count_refused(source: Source, told: Counter[str]) -> None:
 class EngineRole:
     """Owns tapes: dedupes, numbers, folds, commits, announces.
 
-    ``interval``: seconds at least between commit starts. ``max_pending``: bytes of new
+    ``interval``: seconds at least between commit starts (``pace``). ``max_pending``: bytes of new
     trades not yet committed at which the role stops reading the bus, ``max_repair``: of those, bytes of
     repaired ones. ``provisional``: whether open candles are announced as they change.
     """
@@ -106,7 +107,7 @@ class EngineRole:
         provisional: bool = True,
     ) -> None:
         self._bus, self._store, self._engine, self._clock = bus, store, engine, clock
-        self._interval, self._max_pending, self._provisional = interval, max_pending, provisional
+        self._pace, self._max_pending, self._provisional = Pace(interval), max_pending, provisional
         self._max_repair, self._repair_bytes = max_repair, 0
         self._unacked: list[Delivery] = []
         self._announced: list[tuple[Delivery, Instrument]] = []
@@ -144,6 +145,7 @@ class EngineRole:
     async def __aexit__(self, *exc: object) -> None:
         """Commit what was read, then stop."""
         self._stopping = True
+        self._pace.hurry()
         *readers, opener, committer = self._tasks
         for task in readers:
             task.cancel()
@@ -169,8 +171,7 @@ class EngineRole:
                 await self._handle(delivery.message)
                 self._done(delivery)
             while self._engine.pending_bytes + self._held_bytes >= self._max_pending:
-                self._committed.clear()
-                await self._committed.wait()
+                await self._next_commit()
 
     async def _read_repairs(self, deliveries: AsyncIterator[Delivery]) -> None:
         """Take in what repair brings, no more of it per commit than ``max_repair`` bytes."""
@@ -187,8 +188,12 @@ class EngineRole:
                 self._note(tape, message)
             self._done(delivery)
             while self._repair_bytes >= self._max_repair:
-                self._committed.clear()
-                await self._committed.wait()
+                await self._next_commit()
+
+    async def _next_commit(self) -> None:
+        self._committed.clear()
+        self._pace.hurry()
+        await self._committed.wait()
 
     def _note(self, tape: Tape, message: Gap | Wanted) -> None:
         """What the repair lane says of a range, or what somebody wants beside what the tape lacks."""
@@ -196,6 +201,7 @@ class EngineRole:
             tape.gaps.report(message)
         else:
             tape.ask(message)
+        self._pace.hurry()  # the lane hears of it with the next commit
         self._engine.touch(tape.instrument.id)
 
     async def _commit_now(self) -> None:
@@ -303,15 +309,14 @@ class EngineRole:
             await self._dirty.wait()
             await asyncio.sleep(0)  # sockets are written between turns: open candles leave before this work
             self._dirty.clear()
-            started = time.monotonic()
+            self._pace.begin()
             async with self._lock:
                 await self._commit_once()
             self._committed.set()
             if self._stopping and not self._dirty.is_set():
                 return
-            rest = self._interval - (time.monotonic() - started)
-            if rest > 0 and not self._stopping:
-                await asyncio.sleep(rest)
+            if not self._stopping:
+                await self._pace.rest()
 
     async def _commit_once(self) -> None:
         while need := self._engine.missing():

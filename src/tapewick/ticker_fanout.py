@@ -7,10 +7,12 @@ import asyncio
 import msgspec
 import structlog
 
+from tapewick import wire
 from tapewick.channel import Batch, Channel
 from tapewick.errors import StoreError
 from tapewick.market import Market
 from tapewick.model import CandleBatch
+from tapewick.proto_frames import in_ns
 from tapewick.readers import Readers
 from tapewick.timeframe import parse
 
@@ -23,9 +25,9 @@ class TickerFanout(Readers):
     """The ticker as it is, then its newest state at most every ``pace`` seconds: each is worked out from a day of
     candles, so it is not done for every trade."""
 
-    def __init__(self, market: Market, channel: Channel, pace: float) -> None:
+    def __init__(self, market: Market, channel: Channel, pace: float, *, proto: bool = False) -> None:
         super().__init__(channel)
-        self._market, self._pace = market, pace
+        self._market, self._pace, self._proto = market, pace, proto
         self._minutes = Channel("candle", channel.instrument, parse("1m"))
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -79,4 +81,6 @@ class TickerFanout(Readers):
 
     async def _text(self, kind: str) -> bytes:
         ticker = await self._market.ticker(self.channel.instrument)
+        if self._proto:
+            return wire.frame(kind, channel=self.name, ts=self._market.now(), ticker=in_ns(ticker))
         return self._head(kind, self._market.now()) + msgspec.json.encode(ticker) + b"]}"

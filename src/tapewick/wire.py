@@ -8,7 +8,7 @@ encoding joins buffers, decoding returns views. The schema is
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import msgspec
@@ -30,7 +30,7 @@ from tapewick.model import (
     Wanted,
 )
 
-__all__ = ["FRAME_TYPES", "body", "decode", "encode", "frame"]
+__all__ = ["FRAME_TYPES", "body", "decode", "encode", "frame", "stamp", "stamped"]
 
 _LITTLE = sys.byteorder == "little"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -91,6 +91,16 @@ _FRAME = _fields("type:int channel:str pos:str from_pos:str to_pos:str ts:fixed 
 _FRAME_REST = tuple(
     _Field(name, number, kind)
     for name, number, kind in (("count", 14, "int"), ("id", 15, "str"), ("code", 16, "str"), ("message", 17, "str"))
+)
+_CHANNEL_STATE = _fields("channel:str pos:str recovered:bool replayed:int levels:int code:int message:str")
+_TICKER = _fields(
+    "instrument:str last:str change_24h:str change_pct_24h:str open_24h:str high_24h:str low_24h:str volume_24h:str "
+    "quote_volume_24h:str trades_24h:int vwap_24h:str session_high:str session_low:str session_vwap:str sma10:str "
+    "ema20:str ts:fixed position:str"
+)
+_CONDITION = _fields(
+    "kind:str instrument:str source:str state:str detail:str ts:fixed source_run:str seq:int last_update_id:int "
+    "ts_event:fixed left_id:int right_id:int left_ts:fixed right_ts:fixed reason:str attempts:int"
 )
 _NO_FIELDS: dict[str, Any] = dict.fromkeys((f.name for f in (*_FRAME, *_FRAME_REST)), None)
 FRAME_TYPES = {
@@ -329,6 +339,23 @@ def encode(message: Message) -> bytes:
     return b"".join((_TAGS[_BY_TYPE[type(message)].number, _BYTES], _varint(len(content)), content))
 
 
+_ORIGIN, _NUMBER = 14, 15  # of an Envelope
+
+
+def stamp(origin: int, number: int) -> bytes:
+    """What, put after an ``Envelope``, says who put it on the bus and how many came before it."""
+    return b"".join((_TAGS[_ORIGIN, _FIXED64], origin.to_bytes(8, "little"), _TAGS[_NUMBER, _VARINT], _varint(number)))
+
+
+def stamped(data: bytes | memoryview) -> tuple[int, int]:
+    """Origin and number of an ``Envelope``, 0 where it has none. Raises ``WireError`` as ``decode`` does."""
+    found = {number: value for number, wire, value in _split(memoryview(data)) if (number, wire) in _STAMP}
+    return int.from_bytes(found.get(_ORIGIN, b""), "little"), found.get(_NUMBER, 0)
+
+
+_STAMP = {(_ORIGIN, _FIXED64), (_NUMBER, _VARINT)}
+
+
 def body(message: Message) -> bytes:
     """The message alone, without an ``Envelope``."""
     return _BY_TYPE[type(message)].put(message)
@@ -338,16 +365,34 @@ _FRAME_DATA: dict[type, int] = {TradeBatch: 10, CandleBatch: 11, BookUpdate: 12,
 
 
 def frame(
-    type_: str, data: TradeBatch | CandleBatch | BookUpdate | Quote | None = None, **fields: str | int | bool
+    type_: str,
+    data: TradeBatch | CandleBatch | BookUpdate | Quote | None = None,
+    *,
+    channels: Sequence[Mapping[str, Any]] = (),
+    ticker: Mapping[str, Any] | None = None,
+    conditions: Sequence[Mapping[str, Any]] = (),
+    **fields: str | int | bool,
 ) -> bytes:
-    """A push ``Frame`` of the type a JSON frame would name, with ``fields`` of its schema, as protobuf."""
+    """A push ``Frame`` of the type a JSON frame would name, with ``fields`` of its schema, as protobuf.
+
+    ``channels``, ``ticker`` and ``conditions`` become messages; what those have no field for is left out.
+    """
     values: dict[str, Any] = {**_NO_FIELDS, **fields, "type": FRAME_TYPES[type_]}
     head = _encode_fields(_FRAME, values)
     rest = _encode_fields(_FRAME_REST, values)
+    rest += b"".join(_nested(18, _CHANNEL_STATE, one) for one in channels)
+    rest += b"" if ticker is None else _nested(19, _TICKER, ticker)
+    rest += b"".join(_nested(20, _CONDITION, one) for one in conditions)
     if data is None:
         return head + rest
     content = body(data)
     return b"".join((head, _TAGS[_FRAME_DATA[type(data)], _BYTES], _varint(len(content)), content, rest))
+
+
+def _nested(number: int, fields: tuple[_Field, ...], values: Mapping[str, Any]) -> bytes:
+    """A message within a message; absent values are omitted."""
+    content = _encode_fields(fields, {field.name: values.get(field.name) for field in fields})
+    return b"".join((_TAGS[number, _BYTES], _varint(len(content)), content))
 
 
 def decode(data: bytes | memoryview) -> Message:

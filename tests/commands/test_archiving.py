@@ -135,6 +135,35 @@ async def test_local_files_and_addresses(tmp_path: Path, server: ArchiveServer) 
     assert (done.code, json.loads(done.out)["trades"]) == (0, 50)
 
 
+async def test_a_file_with_rows_of_another_day_is_refused_and_named(tmp_path: Path, server: ArchiveServer) -> None:
+    server.publish(TRADES.format(day=14), trades(301, 500, day=15))
+    server.publish(TRADES.format(day=15), trades(1, 300))
+    asked = ("--archive", "BTCUSDT", "--from", "2023-11-14", "--to", "2023-11-15")
+    found, done = await run(tmp_path, server, *asked, code=2)
+    assert "BTCUSDT-trades-2023-11-14.zip: it holds rows of 2023-11-15" in done.err
+    assert [each["outcome"] for each in found["files"]] == ["damaged", "imported"]
+    assert [row["trade_id"] for row in await rows(tmp_path, "trades", "binance:BTCUSDT")] == list(range(1, 301))
+    server.publish(KLINES.replace("-15.zip", "-16.zip"), bars(120))
+    bars_of = ("--archive", "BTCUSDT", "--kind", "klines", "--tf", "1m", "--from", "2023-11-16")
+    found, done = await run(tmp_path, server, *bars_of, code=2)
+    assert "BTCUSDT-1m-2023-11-16.zip: it holds rows of 2023-11-15" in done.err
+    assert [each["outcome"] for each in found["files"]] == ["damaged"]
+    server.publish("data/spot/monthly/trades/BTCUSDT/BTCUSDT-trades-2023-11.zip", trades(301, 400, day=30))
+    found, _ = await run(tmp_path, server, "--archive", "BTCUSDT", "--from", "2023-11")
+    assert [each["outcome"] for each in found["files"]] == ["imported"]
+
+
+async def test_gaps_are_those_of_what_was_imported(tmp_path: Path, server: ArchiveServer) -> None:
+    server.publish(TRADES.format(day=15), trades(1, 50))
+    server.publish(TRADES.format(day=16), trades(61, 80, day=16))
+    for other in ("15", "16"):
+        server.publish(TRADES.format(day=other).replace("BTCUSDT", "ETHUSDT"), trades(1, 50, day=int(other)))
+    found, _ = await run(tmp_path, server, "--archive", "BTCUSDT", "--from", "2023-11-15", "--to", "2023-11-16")
+    assert found["gaps"] == 1
+    found, _ = await run(tmp_path, server, "--archive", "ETHUSDT", "--from", "2023-11-15")
+    assert found["gaps"] == 0
+
+
 async def test_a_lost_tape_is_filled_again(tmp_path: Path, server: ArchiveServer) -> None:
     server.publish(TRADES.format(day=15), trades(1, 50))
     await run(tmp_path, server, "--archive", "BTCUSDT", "--from", "2023-11-15")

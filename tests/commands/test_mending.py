@@ -167,6 +167,13 @@ async def test_backfill_begins_a_tape_where_there_is_none(tmp_path: Path) -> Non
         assert ledger["complete"] is True
 
 
+async def test_a_symbol_the_venue_does_not_list_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with still() as venue:
+        _, said = await run(venue, "backfill", "binance:NOPE", "--from", "2026-01-01", "--data", tmp_path / "d", code=2)
+        assert "does not list" in said
+        assert not (tmp_path / "d").exists()
+
+
 async def test_mistakes_are_one_line_with_the_remedy(tmp_path: Path) -> None:
     async with still() as venue:
         await fill(tmp_path, batch(venue.markets()["BTCUSDT"], 1, 5))

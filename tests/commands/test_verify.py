@@ -64,7 +64,8 @@ async def test_a_trade_deleted_from_the_store_is_found(tmp_path: Path, venue: Si
     assert done.code == 4
     assert {"trades", "volume", "quote_volume"} <= {each["field"] for each in found["differences"]}
     assert {each["of"] for each in found["differences"]} == {"trades"}
-    assert len({each["open_time"] for each in found["differences"]}) == 1
+    (minute,) = {each["open_time"] for each in found["differences"]}
+    assert f"tapewick repair {id} --from {minute} --to {minute + 60_000} --force" in done.err
     done = await tapewick(
         "verify", id, "--data", "d", "--rest-url", venue.rest_url, "--tf", "1m", "--no-trades", cwd=tmp_path
     )
@@ -105,9 +106,11 @@ async def test_a_server_without_a_closed_bar_of_a_timeframe_is_verified_in_the_o
     with Server("serve", "--source", "binance:BTCUSDT", "--port", "0", "--data", tmp_path / "d", **urls) as server:
         url = await asyncio.to_thread(server.ready)
         where = ("--url", url, "--rest-url", venue.rest_url)
-        done = await tapewick("verify", "binance:BTCUSDT", "--tf", "1m,1M", *where, "--json", cwd=tmp_path)
+        done = await tapewick("verify", "binance:BTCUSDT", "--tf", "1s,1m,1M", "--last", "10m", *where, "--json", cwd=tmp_path)
     assert done.code == 0, done
-    minutes, months = json.loads(done.out)["timeframes"]
+    seconds, minutes, months = json.loads(done.out)["timeframes"]
+    assert seconds["equal"] == seconds["compared"] > 0
+    assert (months["start"], months["end"]) == (None, None)
     assert minutes["equal"] == minutes["compared"] > 0
     assert months["compared"] == 0
 
@@ -159,6 +162,9 @@ async def test_errors_say_what_to_do(tmp_path: Path, venue: SimVenue) -> None:
     await fill(tmp_path / "d", venue)
     done, _ = await verify(tmp_path, venue, "--tf", "45m")
     assert (done.code, "no 45m bars" in done.err) == (2, True)
+    for nothing in ("", " ", ","):
+        done, _ = await verify(tmp_path, venue, "--tf", nothing)
+        assert (done.code, "--tf names no timeframe: write it like" in done.err) == (2, True)
     done, _ = await verify(tmp_path, venue, id="sim:NOPE")
     assert (done.code, "no tape of 'sim:NOPE'" in done.err) == (2, True)
     done, _ = await verify(tmp_path, venue, "--last", "soon")
@@ -171,3 +177,15 @@ async def test_errors_say_what_to_do(tmp_path: Path, venue: SimVenue) -> None:
     assert done.code == 3
     done, _ = await verify(tmp_path, venue, "--start", "2020-01-01", "--end", "2020-01-02")
     assert (done.code, "nothing was verified" in done.err) == (2, True)
+
+
+def test_a_timeframe_without_a_closed_bar_is_not_called_equal(capsys: pytest.CaptureFixture[str]) -> None:
+    class Arguments:
+        instrument, color, json = "sim:X", "never", True
+
+    reports = [Report(parse("1m"), 0, 60 * 10**9, equal=1), Report(parse("1M"), 0, 0)]
+    row = command._row(reports[1])
+    assert row[:3] == ("1M", "–", "nothing closed")
+    assert "1970" not in "".join(row)
+    command._print(Arguments(), reports)  # type: ignore[arg-type]
+    assert json.loads(capsys.readouterr().out)["timeframes"][1]["start"] is None

@@ -1,7 +1,6 @@
 """What every store promises, tried on each registered one through ``protocols.Store`` alone.
 
-One more store adds a line to ``STORES``: a function of a folder that makes it, twice the same
-folder meaning twice the same data.
+One more store adds a name to ``STORES``, where its data are to ``address``, and what opens it to ``store_at``.
 """
 
 from __future__ import annotations
@@ -34,20 +33,36 @@ from tapewick.model import (
 )
 from tapewick.protocols import Store
 from tapewick.stores.duckdb import DuckDBStore
+from tapewick.stores.postgres import PostgresStore
 from tapewick.timeframe import BY_NAME, SECOND, STORED, bucket
+from tests.parts.postgres import PostgresServer
 
 Open = Callable[[], Store]
 
-STORES: dict[str, Callable[[Path], Store]] = {"duckdb": DuckDBStore}
+STORES = ("duckdb", "postgres", "timescale")
 T0 = 1_722_988_800 * SECOND  # 2024-08-07, a whole day
 MINUTE, HOUR, DAY = (BY_NAME[name].index for name in ("1m", "1h", "1d"))
 SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
 
 
-@pytest.fixture(params=sorted(STORES))
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+def store_at(kind: str, where: str) -> Store:
+    """A store of a folder or server, not yet open; twice the same means twice the same data."""
+    return DuckDBStore(where) if kind == "duckdb" else PostgresStore(where)
+
+
+@pytest.fixture(params=STORES)
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Kind and place of the store of this test, empty."""
+    if request.param == "duckdb":
+        return request.param, str(tmp_path / "data")
+    server: PostgresServer = request.getfixturevalue(request.param)
+    return request.param, server.database()
+
+
+@pytest.fixture
+def opened(address: tuple[str, str]) -> Open:
     """Makes the store of this test; called again after closing, the same data."""
-    return lambda: STORES[request.param](tmp_path / "data")
+    return lambda: store_at(*address)
 
 
 def instrument(symbol: str = "AAA", **fields: object) -> Instrument:
@@ -100,6 +115,7 @@ def part(
     ranges: list[tuple[int, int, int, int]] | None = None,
     gone: tuple[int, ...] = (),
     gaps: tuple[Gap, ...] = (),
+    watermark: int | None = None,
 ) -> TapeCommit:
     """The next commit of a tape."""
     seq = state.seq + (0 if batch is None else len(batch))
@@ -109,7 +125,7 @@ def part(
         epoch=state.epoch,
         seq=seq,
         pos=state.pos + 1,
-        watermark=T0 + seq,
+        watermark=T0 + seq if watermark is None else watermark,
         price_scale=own.price_scale,
         size_scale=own.size_scale,
     )
@@ -603,13 +619,12 @@ async def test_readers_see_whole_commits_while_they_happen(opened: Open) -> None
 
 WRITER = """
 import asyncio, sys
-from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from tests.contract.test_store import STORES, HOUR, MINUTE, T0, SECOND, State, fresh, row, trades, write
+from tests.contract.test_store import store_at, HOUR, MINUTE, T0, SECOND, State, fresh, row, trades, write
 import numpy as np
 
 async def main():
-    async with STORES[sys.argv[1]](Path(sys.argv[2])) as store:
+    async with store_at(sys.argv[1], sys.argv[2]) as store:
         [state] = await fresh(store)
         while True:
             n = state.seq + 200
@@ -626,12 +641,11 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("acknowledged", [1, 9])
 async def test_kill_inside_a_commit_loses_nothing_acknowledged_and_leaves_nothing_partial(
-    request: pytest.FixtureRequest, opened: Open, tmp_path: Path, acknowledged: int
+    address: tuple[str, str], opened: Open, acknowledged: int
 ) -> None:
-    kind = request.node.callspec.params["opened"]
     root = str(Path(__file__).parents[2])
     writer = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WRITER, kind, str(tmp_path / "data"), root, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", WRITER, *address, root, stdout=asyncio.subprocess.PIPE
     )
     assert writer.stdout is not None
     last = [int(await writer.stdout.readline()) for _ in range(acknowledged)][-1]

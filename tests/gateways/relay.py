@@ -98,7 +98,7 @@ async def relayed(
     """The venue, a server that collects from it, and one that collects from that server's Binance gateway."""
     async with (
         SimVenue((SYMBOL,), seed=7, rate=rate) as venue,
-        server(folder / "first", "sim") as first,
+        server(folder / "first", "binance") as first,
         server(folder / "second", "binance") as second,
     ):
         first.collect(venue.rest_url, venue.ws_url, **options)

@@ -173,8 +173,8 @@ class Peer(WSListener):
 
 
 @asynccontextmanager
-async def peer(url: str, **options: Any) -> AsyncIterator[Peer]:
-    transport, client = await ws_connect(Peer, url, enable_auto_pong=False, **options)
+async def peer(url: str, kind: type[Peer] = Peer, **options: Any) -> AsyncIterator[Peer]:
+    transport, client = await ws_connect(kind, url, enable_auto_pong=False, **options)
     try:
         yield client  # type: ignore[misc]
     finally:

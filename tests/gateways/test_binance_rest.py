@@ -154,6 +154,13 @@ REFUSED = (
     ("aggTrades?symbol=BTCUSDT&fromId=1&startTime=1", 400, -1128),
     ("exchangeInfo?symbols=BTCUSDT", 400, -1100),
     ("exchangeInfo?symbols=[]", 400, -1100),
+    ("exchangeInfo?permissions=NONSENSE", 400, -1130),
+    ("exchangeInfo?permissions=[]", 400, -1130),
+    ("exchangeInfo?permissions=[%22SPOT%22,%22NONSENSE%22]", 400, -1130),
+    ("exchangeInfo?permissions=", 400, -1105),
+    ("exchangeInfo?permissions=SPOT&symbol=BTCUSDT", 400, -1128),
+    ("exchangeInfo?symbolStatus=NONSENSE", 400, -1130),
+    ("exchangeInfo?symbolStatus=TRADING&symbol=BTCUSDT", 400, -1128),
     ("exchangeInfo?symbols=[1]", 400, -1100),
     ("exchangeInfo?symbols=" + "[" * 5000, 400, -1100),
     ("nothing", 404, -1000),
@@ -218,6 +225,14 @@ async def test_exchange_info_of_some(rig: Rig, symbols: list[str]) -> None:
     assert [one["symbol"] for one in told["symbols"]] == symbols
     single = await got(rig, f"exchangeInfo?symbol={symbols[0]}")
     assert single["symbols"] == told["symbols"][:1]
+
+
+@pytest.mark.parametrize("wanted", ["SPOT", "MARGIN", '["MARGIN","SPOT"]', "TRD_GRP_004"])
+async def test_exchange_info_by_permission_and_status(rig: Rig, wanted: str) -> None:
+    found = (await got(rig, f"exchangeInfo?permissions={quote(wanted)}"))["symbols"]
+    assert [one["symbol"] for one in found] == (["BTCUSDT", "ETHUSDT"] if "SPOT" in wanted else [])
+    for status, count in (("TRADING", 2), ("HALT", 0), ("CANCEL_ONLY", 0)):
+        assert len((await got(rig, f"exchangeInfo?symbolStatus={status}"))["symbols"]) == count
 
 
 # -- klines ----------------------------------------------------------------------------------------

@@ -16,12 +16,15 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from msgspec.structs import replace
 
 from tapewick import registry
 from tapewick.config import Grpc, Settings
 from tapewick.errors import ConfigError, MissingExtra
+from tapewick.gateways._grpc_query import gap_of
 from tapewick.gateways.grpc import GrpcGateway, Tls
 from tapewick.gateways.http import HttpGateway
+from tapewick.model import NO_END, NO_TIME, Gap
 from tapewick.timeframe import SECOND
 from tapewick.v1 import service_pb2 as pb
 from tapewick.v1 import service_pb2_grpc as rpc
@@ -270,3 +273,12 @@ def test_field_numbers_never_change() -> None:
 
 def _messages(found: Any) -> list[Any]:
     return [one for message in found for one in (message, *_messages(message.nested_types))]
+
+
+def test_times_of_a_gap_that_are_not_known_are_left_out() -> None:
+    ends = {"left_ts": NO_TIME, "right_ts": NO_END}
+    open_ended = Gap(instrument=BTC, left_id=7, right_id=11, **ends)  # type: ignore[arg-type]
+    told = gap_of(open_ended)
+    assert (told.left_id, told.right_id, told.left_ts, told.right_ts) == (7, 11, 0, 0)
+    told = gap_of(replace(open_ended, left_ts=T0, right_ts=T0 + SECOND))
+    assert (told.left_ts, told.right_ts) == (T0, T0 + SECOND)

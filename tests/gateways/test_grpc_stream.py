@@ -204,7 +204,7 @@ async def test_positions_that_are_none_and_unknown_channels_are_told(rig: GrpcRi
             {"channel": f"candle@{BTC}@7m"},
             {"channel": TRADES, "include_open": True},
             {"channel": TRADES, "snapshot": 10**9},
-            {"channel": f"health@{BTC}"},
+            {"channel": f"health@{BTC}", "snapshot": 5},
             {"channel": TRADES, "since_ts": -1},
             f"trade@{ETH}",
         )

@@ -54,6 +54,11 @@ def test_events_and_deltas_cannot_be_thinned_out(channel: str, options: dict[str
         request(Wanted(channel, **options))
 
 
+@pytest.mark.parametrize("channel", [TRADES, f"book@{BTC}", "health"])
+def test_where_nothing_is_left_out_all_may_be_asked_for(channel: str) -> None:
+    assert request(Wanted(channel, mode="all")) == request(Wanted(channel))
+
+
 async def test_a_slow_pace_and_the_default_each_get_their_own(tmp_path: Path) -> None:
     async with running(tmp_path, limits=Limits(flush_s=0.001)) as rig, rig.ws() as slow, rig.ws() as fast:
         await rig.tell(1, 5)

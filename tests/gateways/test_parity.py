@@ -1,4 +1,5 @@
-"""Every surface tells the same candle: REST, WebSocket, export, UDF, Binance's klines, the SQL view and the trades.
+"""Every surface tells the same candle: REST, export, UDF, Binance's klines, the SQL view, the trades, and what clients
+of WebSocket, server-sent events and gRPC were told, as snapshots and as what they gathered while it happened.
 
 On a tape with quiet times, a hole that was closed late, and one that still is open; all timeframes, random windows.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,18 @@ import duckdb
 import numpy as np
 
 from tapewick.engine.candles import fold
+from tapewick.gateways._sse_token import Vector
 from tapewick.gateways._udf_symbols import RESOLUTIONS
+from tapewick.gateways.grpc import GrpcGateway
 from tapewick.model import TradeBatch
 from tapewick.stores.duckdb import FILE
-from tapewick.timeframe import DAY, NAMES, SECOND, parse
+from tapewick.timeframe import DAY, NAMES, SECOND, STORED, parse
+from tapewick.v1 import service_pb2 as pb
+from tapewick.v1 import service_pb2_grpc as rpc
+from tests.gateways.event_source import opened
+from tests.gateways.grpc_rig import channel, subscribed
+from tests.gateways.held import Follower, Held, event_source, grpc_stream, web_socket
+from tests.gateways.held import told as as_json
 from tests.gateways.rig import BTC, T0, Rig, batch, running
 
 SPAN = 75 * DAY
@@ -99,36 +110,100 @@ async def compare_window(rig: Rig, tf: str, start: int, end: int) -> list[Row]:
     return rows
 
 
-async def pushed(rig: Rig, tf: str) -> list[Row]:
-    """The newest candles as a WebSocket client is told them."""
+def candles_of(tf: str) -> str:
+    return f"candle@{BTC}@{tf}"
+
+
+async def pushed(rig: Rig, address: str, tf: str) -> list[list[Row]]:
+    """The newest candles as snapshots tell them on each transport."""
+    name = candles_of(tf)
     async with rig.ws() as peer:
-        peer.subscribe({"ch": f"candle@{BTC}@{tf}", "snapshot": 1000})
+        peer.subscribe({"ch": name, "snapshot": 1000})
         await peer.got("snapshot")
-        rows: list[Row] = peer.rows(f"candle@{BTC}@{tf}", "snapshot")
+        rows: list[list[Row]] = [peer.rows(name, "snapshot")]
+    async with opened(rig.gateway.url, name, snapshot=1000) as source:
+        await source.got("snapshot")
+        rows.append(source.rows(name, "snapshot"))
+    async with channel(address) as made, subscribed(made) as client:
+        await client.subscribe({"channel": name, "snapshot": 1000, "include_open": True})
+        rows += [as_json(frame)["data"] for frame in await client.got("SNAPSHOT")]
     return rows
+
+
+async def asked(address: str, tf: str, start: int, end: int) -> list[Row]:
+    """The candles in [start, end) ms as a unary call tells them."""
+    wish: dict[str, Any] = {"start": start * 10**6, "end": end * 10**6, "limit": 10_000, "include_open": True}
+    async with channel(address) as made:
+        stub = rpc.MarketDataStub(made)  # type: ignore[no-untyped-call]
+        told = await stub.GetCandles(pb.GetCandlesRequest(instrument=BTC, timeframe=tf, **wish), timeout=60)
+    return list(as_json(pb.Frame(type=pb.Frame.SNAPSHOT, candles=told.candles))["data"])
+
+
+@asynccontextmanager
+async def gathering(rig: Rig, address: str) -> AsyncIterator[list[Follower]]:
+    """Clients that follow the candles of all stored frames from the beginning, one on each transport."""
+    epoch = (await rig.store.head(BTC)).epoch
+    since = {candles_of(tf.name): f"{epoch}:0" for tf in STORED}
+    url, held = rig.gateway.url, [Held(since, since) for _ in range(3)]
+    vector = Vector(list(since))
+    for name, position in since.items():
+        vector.move(name, position.encode())
+    held[1].token = vector.token().decode()
+    async with web_socket(url, held[0]) as a, event_source(url, held[1]) as b, grpc_stream(address, held[2]) as c:
+        yield [a, b, c]
+
+
+def newest(rows: list[Row]) -> dict[int, Row]:
+    """By the rule for clients: of each settled candle the version with the highest pos."""
+    found: dict[int, Row] = {}
+    for row in rows:
+        if row["state"] != "open" and row["pos"] >= found.get(row["open_time"], row)["pos"]:
+            found[row["open_time"]] = row
+    return found
 
 
 async def test_all_surfaces_tell_the_same_candles(tmp_path: Path) -> None:
     chance = random.Random(20)
     whole, seen = tape(chance), dict[str, dict[int, Row]]()
-    async with running(tmp_path) as rig:
+    async with (
+        running(tmp_path) as rig,
+        GrpcGateway(rig.market, port=0) as grpc,
+        gathering(rig, grpc.address) as followers,
+    ):
         await told(rig, whole)
         low, high = START // 10**6, (START + SPAN) // 10**6
         for tf in NAMES:
-            newest = (await rig.get(f"/v1/candles?instrument={BTC}&tf={tf}&limit=1000"))["candles"]
-            assert await pushed(rig, tf) == newest
-            found = {row["open_time"]: row for row in newest}
+            rows = (await rig.get(f"/v1/candles?instrument={BTC}&tf={tf}&limit=1000"))["candles"]
+            for snapshot in await pushed(rig, grpc.address, tf):
+                assert snapshot == rows
+            found = {row["open_time"]: row for row in rows}
             for _ in range(2):
                 start = chance.randrange(low, high)
                 reach = min(high - low, max(parse(tf).length // 10**6 * 900, 60_000))
-                for row in await compare_window(rig, tf, start, start + chance.randrange(1, reach)):
+                end = start + chance.randrange(1, reach)
+                window = await compare_window(rig, tf, start, end)
+                assert await asked(grpc.address, tf, start, end) == window
+                for row in window:
                     found[row["open_time"]] = row
             seen[tf] = found
         revised = [row for rows in seen.values() for row in rows.values() if row["rev"]]
         assert (await rig.get(f"/v1/coverage/{BTC}"))["trades"] == COUNT - len(LOST)
         assert {row["tf"] for row in revised} >= {"1m", "1h", "1d"}
+        await check_gathered(rig, followers)
     check_sql(tmp_path / FILE, seen)
     check_fold(whole, seen)
+
+
+async def check_gathered(rig: Rig, followers: list[Follower]) -> None:
+    """What was pushed while it happened, reduced to the newest version of each, is what is stored now."""
+    for tf in STORED:
+        name = candles_of(tf.name)
+        rows = (await rig.get(f"/v1/candles?instrument={BTC}&tf={tf.name}&limit=10000"))["candles"]
+        truth = newest(rows)
+        for follower in followers:
+            await follower.until(lambda held, name=name, truth=truth: newest(held.rows[name]) == truth)  # type: ignore[misc]
+        if tf.name in ("1m", "1h", "1d"):
+            assert len(followers[0].held.rows[name]) > len(truth) > 0, "revisions came too"
 
 
 def check_sql(file: Path, seen: dict[str, dict[int, Row]]) -> None:

@@ -317,13 +317,14 @@ class Stalled:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.setblocking(False)
 
-    async def start(self, *channels: str) -> None:
+    async def start(self, *channels: str, protocol: str = "tapewick.v1.json") -> None:
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self.socket, (self._host, self._port))
         await loop.sock_sendall(
             self.socket,
             b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: c2l4dGVlbiBieXRlcyBvaw==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            b"Sec-WebSocket-Key: c2l4dGVlbiBieXRlcyBvaw==\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Protocol: %b\r\n\r\n" % protocol.encode(),
         )
         assert (await loop.sock_recv(self.socket, 12)).endswith(b"101")
         wanted = ",".join(f'{{"ch":"{name}","snapshot":0}}' for name in channels)
@@ -331,7 +332,8 @@ class Stalled:
         assert len(text) < 65_536
         size = bytes([0x80 | 126]) + len(text).to_bytes(2, "big") if len(text) > 125 else bytes([0x80 | len(text)])
         await loop.sock_sendall(self.socket, b"\x81" + size + b"\0\0\0\0" + text)
-        while b'"subscribed"' not in self._waiting():  # noqa: ASYNC110 (unread; what is told next is live to it)
+        told = b'"subscribed"' if protocol.endswith("json") else b"\x08\x02\x92\x01"
+        while told not in self._waiting():  # noqa: ASYNC110 (unread; what is told next is live to it)
             await asyncio.sleep(0.001)
 
     def _waiting(self) -> bytes:

@@ -29,6 +29,12 @@ class Peer(WSListener):
         self._server.arrived.set()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.PING:
+            self._server.pings += 1
+            if self._server.pongs:
+                transport.send_pong(frame.get_payload_as_bytes())
+            self._server.heard.set()
+            return
         self.received.append((frame.msg_type, frame.get_payload_as_bytes()))
         self._server.heard.set()
 
@@ -51,13 +57,22 @@ class Peer(WSListener):
 
 
 class Server:
+    """``pongs``: whether it answers pings."""
+
     def __init__(self) -> None:
+        self.pings = 0
+        self.pongs = True
         self.peers: list[Peer] = []
         self.arrived = asyncio.Event()
         self.heard = asyncio.Event()
         self.left = asyncio.Event()
         self.paths: list[str] = []
         self.url = ""
+
+    async def pinged(self, times: int) -> None:
+        while self.pings < times:
+            self.heard.clear()
+            await self.heard.wait()
 
     async def peer(self, number: int) -> Peer:
         while len(self.peers) <= number:
@@ -74,7 +89,7 @@ async def serving() -> AsyncIterator[Server]:
         server.paths.append(request.path.decode())
         return Peer(server)
 
-    listening = await ws_create_server(accept, "127.0.0.1", 0)
+    listening = await ws_create_server(accept, "127.0.0.1", 0, enable_auto_pong=False)
     server.url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/stream"
     yield server
     for peer in server.peers:

@@ -77,6 +77,18 @@ async def test_the_error_text_of_a_hostile_body_stays_on_one_line() -> None:
     assert str(refused.value).isprintable()
 
 
+async def test_a_problem_document_is_told_in_its_own_words() -> None:
+    problem = b'{"status":404,"title":"Not Found","detail":"no book of \\"x\\" before\\u001b that time","x":"' + b"y" * 200
+    kind = "Content-Type: application/problem+json"
+    for body in (problem + b'"}', problem):
+        async with answering(response(body, "404 Not Found", kind)) as url, JsonClient(url) as client:
+            with pytest.raises(VenueRefused) as refused:
+                await client.get("/x", Number)
+        assert str(refused.value).isprintable()
+        if body.endswith(b"}"):
+            assert str(refused.value).endswith('/x answered HTTP 404 no book of "x" before that time')
+
+
 async def test_another_shape_is_a_bad_payload() -> None:
     async with answering(response(b'{"n":"five"}')) as url, JsonClient(url) as client:
         with pytest.raises(BadPayload, match="unknown shape"):

@@ -166,6 +166,25 @@ async def test_what_cannot_be_read_is_asked_again_a_few_times_and_recovers_alone
         assert metrics.REGISTRY.get_sample_value("tapewick_venue_circuit", labels) == 1
 
 
+async def test_the_circuit_of_every_host_is_told_from_the_start_and_the_worst_counts() -> None:
+    def told(host: Host, state: str) -> float | None:
+        labels = {"host": host.url.removeprefix("http://"), "state": state}
+        return metrics.REGISTRY.get_sample_value("tapewick_venue_circuit", labels)
+
+    async with hosting() as host, hosting() as other, client(host.url) as well, client(other.url):
+        for each in (host, other):
+            assert [told(each, state) for state in ("closed", "half_open", "open")] == [1, 0, 0]
+        async with client(host.url, retry_cap=3600) as ill:
+            host.answer = BROKEN["5xx"]
+            with pytest.raises(SourceError):
+                await ill.get("/x", Number)
+            host.answer = GOOD
+            assert (await well.get("/x", Number)).n == 5  # another's success is not its own
+            assert [told(host, state) for state in ("closed", "half_open", "open")] == [0, 0, 1]
+            assert told(other, "closed") == 1
+        assert told(host, "closed") == 1, "who has gone tells nothing"
+
+
 async def test_a_single_hiccup_is_not_noticed() -> None:
     told = States()
     async with hosting() as host, client(host.url, retry_cap=5.0, on_state=told) as venue:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import pytest
 from picows import WSCloseCode, WSMsgType
 
 from tapewick.clock import ManualClock
+from tapewick.net import link
 from tapewick.net.backoff import AttemptLimiter, Backoff
 from tapewick.net.inbox import Inbox, Wakeup
 from tapewick.net.websocket import Feed, LinkChange
@@ -59,6 +61,42 @@ async def test_silence_without_fin_is_noticed() -> None:
         await server.peer(0)
         assert "silent" in (await change(inbox, "disconnected")).detail
         await server.peer(1)
+
+
+@pytest.fixture
+def suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "FIRST_PING", 0.05)
+    monkeypatch.setattr(link, "SUSPICIOUS", 0.2)
+
+
+async def test_a_peer_that_answered_pings_and_no_longer_does_is_dead(suspicious: None) -> None:
+    inbox: Inbox[LinkChange] = Inbox()
+    async with serving() as server, running(Feed([server.url], inbox, idle=3600, backoff=quick())):
+        await server.peer(0)
+        await server.pinged(1)
+        await server.pinged(2)  # the first was answered, else there is no second
+        server.pongs = False
+        assert "silent" in (await change(inbox, "disconnected")).detail
+        await server.peer(1)
+
+
+async def test_a_quiet_peer_that_answers_pings_is_kept(suspicious: None) -> None:
+    inbox: Inbox[LinkChange] = Inbox()
+    async with serving() as server, running(Feed([server.url], inbox, idle=3600, backoff=quick())):
+        (await server.peer(0)).text(b"one")
+        await server.pinged(6)
+        assert len(server.peers) == 1
+
+
+async def test_a_peer_that_never_answers_pings_may_be_quiet_for_long(suspicious: None) -> None:
+    inbox: Inbox[LinkChange] = Inbox()
+    async with serving() as server, running(Feed([server.url], inbox, idle=1.5, backoff=quick())):
+        server.pongs = False
+        await server.peer(0)
+        lost = await change(inbox, "disconnected")
+        found = re.search(r"silent for ([0-9.]+) s", lost.detail)
+        assert found is not None and float(found[1]) >= 1.5
+        assert server.pings == 1
 
 
 async def test_pings_alone_keep_a_connection_alive() -> None:

@@ -30,9 +30,10 @@ def server() -> Iterator[ArchiveServer]:
         yield server
 
 
-def rows(first: int, last: int, *, unit: int = 1, skip: range = range(0)) -> str:
+def rows(first: int, last: int, *, unit: int = 1, skip: range = range(0), day: int = 15) -> str:
+    start = DAY + (day - 15) * 86_400_000
     return "".join(
-        f"{id},100.5{id % 10},0.25000000,25.1250,{(DAY + id) * unit},{'True' if id % 2 else 'False'},True\n"
+        f"{id},100.5{id % 10},0.25000000,25.1250,{(start + id) * unit},{'True' if id % 2 else 'False'},True\n"
         for id in range(first, last + 1)
         if id not in skip
     )
@@ -193,7 +194,7 @@ async def test_aggregates_stand_for_their_ids(server: ArchiveServer, tmp_path: P
 async def test_a_wrong_checksum_stops_a_file_before_it_is_read(server: ArchiveServer, tmp_path: Path) -> None:
     other = SPOT.replace("15.zip", "16.zip")
     server.publish(SPOT, rows(1, 5), sha256="0" * 64)
-    server.publish(other, rows(6, 9))
+    server.publish(other, rows(6, 9, day=16))
     told: dict[str, str] = {}
     async with Fetcher(tmp_path, base_url=server.url) as fetcher:
         found = [named(f"{server.url}/{path}", None) for path in (SPOT, other)]

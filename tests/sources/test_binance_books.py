@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tapewick import watchdog
 from tapewick.engine.book import L2
 from tapewick.model import BookUpdate, Quote
+from tapewick.net import link
 from tapewick.sim.venue import SimVenue
 from tapewick.sources.binance import BinanceSource
 from tests.sources.test_binance import Reader, reading
@@ -16,7 +18,9 @@ from tests.sources.test_binance import Reader, reading
 pytestmark = pytest.mark.timeout(60)
 
 
-def source_of(venue: SimVenue, *symbols: str, redundant: bool = False, microseconds: bool = False) -> BinanceSource:
+def source_of(
+    venue: SimVenue, *symbols: str, redundant: bool = False, microseconds: bool = False, idle: float = 60.0
+) -> BinanceSource:
     return BinanceSource(
         symbols or ("BTCUSDT",),
         venue="sim",
@@ -27,6 +31,7 @@ def source_of(venue: SimVenue, *symbols: str, redundant: bool = False, microseco
         redundant=redundant,
         microseconds=microseconds,
         retry_cap=0.05,
+        idle=idle,
     )
 
 
@@ -110,6 +115,37 @@ async def test_a_lost_connection_makes_books_stale_until_they_are_synced_again()
             venue.drop_connections()
             await follower.until(lambda f: f.book.state == "stale")
             assert follower.book.best() is None
+            compared = follower.compared
+            await follower.until(lambda f: f.compared > compared + 5)
+
+
+async def test_a_connection_that_falls_silent_makes_its_books_stale_without_knowing_their_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "FIRST_PING", 0.05)
+    monkeypatch.setattr(link, "SUSPICIOUS", 0.5)
+    async with SimVenue(["BTCUSDT"], rate=100.0) as venue:
+        async with reading(source_of(venue, idle=3600)) as reader:
+            follower = Follower(reader, venue)
+            await follower.until(lambda f: f.book.state == "live")
+            await reader.until(lambda: any(client.pinged for client in venue.outlet.clients))
+            venue.drop_connections(fin=False)
+            await follower.until(lambda f: f.book.state == "stale")
+            compared = follower.compared
+            await follower.until(lambda f: f.compared > compared + 5)
+
+
+async def test_a_book_whose_changes_alone_stay_away_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "LEARN_TIME", 10**9)
+    async with SimVenue(["BTCUSDT"], rate=100.0) as venue:
+        source = source_of(venue)
+        async with reading(source) as reader:
+            follower = Follower(reader, venue)
+            await follower.until(lambda f: f.compared >= 40)
+            [client] = venue.outlet.clients
+            venue.unsubscribe(client, ["btcusdt@depth@100ms"])
+            await follower.until(lambda f: f.book.state == "stale")
+            assert "no data for" in follower.states[-1][1]
             compared = follower.compared
             await follower.until(lambda f: f.compared > compared + 5)
 

@@ -122,6 +122,8 @@ async def test_frames_that_are_no_trades_move_the_clock(tmp_path: Path) -> None:
     ("name", "frame", "venue"),
     [
         ("spot_x.gz", trade(1, 0), "binance:ABCUSDT"),
+        ("binance-spot_x", trade(1, 0), "binance:ABCUSDT"),
+        ("sim-spot_abcusdt_20231114T221320Z.zst", trade(1, 0), "sim:ABCUSDT"),
         ("usdm_x", futures(1, 0), "binance-usdm:ABCUSDT"),
         ("x_um_2024", futures(1, 0), "binance-usdm:ABCUSDT"),
         ("cm_x", futures(1, 0), "binance-coinm:ABCUSDT"),
@@ -137,6 +139,14 @@ async def test_the_market_comes_from_the_name_else_from_the_frames(
     assert batches(events)[0].instrument == venue
 
 
+async def test_a_venue_nobody_knows_is_refused_until_it_is_named(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "testnet-spot_abcusdt", [(0, trade(1, 0))])
+    with pytest.raises(BadPayload, match=r"'testnet'.*--venue .*\|sim"):
+        await run(path)
+    _, events = await run(path, venue="sim")
+    assert batches(events)[0].instrument == "sim:ABCUSDT"
+
+
 async def test_an_option_decides_the_market(tmp_path: Path) -> None:
     path = recorded(tmp_path / "usdm_x", [(0, futures(1, 0))])
     _, events = await run(path, venue="binance-coinm")
@@ -150,6 +160,7 @@ async def test_an_option_decides_the_market(tmp_path: Path) -> None:
         ("usdm_x", trade(1, 0), None),
         ("x", futures(1, 0), "binance"),
         ("cm_x", trade(1, 0), None),
+        ("sim-spot_x", futures(1, 0), None),
         ("usdm_x", '{"stream":"a@depth","data":{"e":"depthUpdate","pu":1,"ps":"ABCUSD"}}', None),
     ],
 )

@@ -65,6 +65,11 @@ export class Dashboard {
         this.#readHealth();
         if (phase === "open") void this.#loadTicker();
       },
+      onHealth: ({ type, data }) => {
+        if (type === "snapshot") this.#health.recover();
+        this.#health.conditions(data);
+        this.#readHealth();
+      },
       onRefused: (ch, message) => this.#refused(ch, message),
       onClock: (offset) => this.#health.clock(offset),
     });

@@ -3,7 +3,7 @@
  * last position seen, drops duplicates and asks again for a hole in a contiguous channel.
  */
 
-import { type DataFrame, isContiguous, parseFrames, type ServerFrame, type Subscribed } from "./frames";
+import { type DataFrame, type HealthFrame, isContiguous, isHealth, parseFrames, type ServerFrame, type Subscribed } from "./frames";
 import { epochOf, offsetOf, type Trade } from "./model";
 
 export interface Channel {
@@ -18,6 +18,7 @@ export interface FeedOptions {
   /** Data in order, each contiguous record once. */
   onData: (frame: DataFrame) => void;
   onPhase: (phase: Phase, detail: string) => void;
+  onHealth?: (frame: HealthFrame) => void;
   /** A channel the server refused. */
   onRefused?: (ch: string, message: string) => void;
   /** Estimated server time minus browser time, in ms. */
@@ -190,7 +191,9 @@ export class Feed {
       case "update":
       case "gap":
       case "skip":
-        if (this.#channels.has(frame.ch)) this.#data(frame);
+        if (!this.#channels.has(frame.ch)) return;
+        if (isHealth(frame)) this.#options.onHealth?.(frame);
+        else this.#data(frame);
     }
   }
 

@@ -1,6 +1,6 @@
 /** The frames of `/v1/ws` that the page reads. Several may arrive joined in one JSON array. */
 
-import type { Candle, Trade } from "./model";
+import type { Candle, Condition, Trade } from "./model";
 
 export interface Subscribed {
   type: "subscribed";
@@ -15,9 +15,17 @@ export type DataFrame =
   | { type: "update"; ch: string; data: Candle[] }
   | { type: "gap" | "skip"; ch: string; from?: string; to?: string; count?: number; reason?: string };
 
+/** What is known of the streams behind the data, without positions: all of it, then each change. */
+export interface HealthFrame {
+  type: "snapshot" | "event";
+  ch: `health@${string}`;
+  data: Condition[];
+}
+
 export type ServerFrame =
   | Subscribed
   | DataFrame
+  | HealthFrame
   | { type: "welcome"; server_ts?: number }
   | { type: "pong"; id?: number | string; server_ts?: number }
   | { type: "error"; id?: number | string; code?: number | string; msg?: string }
@@ -32,6 +40,10 @@ export function parseFrames(text: string): ServerFrame[] {
   } catch {
     return []; // counted by the caller as a bad message
   }
+}
+
+export function isHealth(frame: DataFrame | HealthFrame): frame is HealthFrame {
+  return frame.ch.startsWith("health@");
 }
 
 /** Frames whose offsets count every record, so that a jump is a hole. */

@@ -1,6 +1,7 @@
 /** How alive the live data is: state of the connection, median exchange→browser latency, message rate. */
 
 import type { Phase } from "./feed";
+import type { Condition } from "./model";
 
 export type ConnectionState = "live" | "stale" | "reconnecting" | "offline";
 
@@ -28,6 +29,8 @@ export class Health {
   #clockOffset = 0;
   #latencies: number[] = [];
   #gaps: number[] = [];
+  /** What is wrong with the streams behind the data, by source and instrument. */
+  readonly #troubles = new Map<string, string>();
   #frames: { at: number; count: number }[] = [];
 
   constructor(now: number) {
@@ -56,10 +59,26 @@ export class Health {
     if (this.#latencies.length > SAMPLES) this.#latencies = this.#latencies.slice(-SAMPLES);
   }
 
+  /** All that is wrong comes anew. */
+  recover(): void {
+    this.#troubles.clear();
+  }
+
+  /** What the server knows of the streams the open instrument comes from. */
+  conditions(rows: readonly Condition[]): void {
+    for (const { kind, source, instrument, state, detail } of rows) {
+      if (kind !== "stream_health") continue;
+      const key = `${source} ${instrument ?? ""}`;
+      if (state === "connected") this.#troubles.delete(key);
+      else this.#troubles.set(key, [`${source} is ${state}`, detail].filter(Boolean).join(": "));
+    }
+  }
+
   /** Another instrument has another pace. */
   reset(now: number): void {
     this.#gaps = [];
     this.#latencies = [];
+    this.#troubles.clear();
     this.#frameAt = now;
   }
 
@@ -70,14 +89,20 @@ export class Health {
       state: this.#state(now, online),
       latency: median(this.#latencies),
       rate: Math.round((count * 1000) / RATE_WINDOW_MS),
-      detail: this.#detail,
+      detail: this.#trouble ?? this.#detail,
     };
   }
 
   #state(now: number, online: boolean): ConnectionState {
+    if (this.#trouble !== undefined) return "stale";
     if (this.#phase === "open") return now - this.#frameAt > this.#patience ? "stale" : "live";
     if (!online || this.#phase === "refused" || now - this.#downSince > OFFLINE_AFTER_MS) return "offline";
     return "reconnecting";
+  }
+
+  /** Why nothing new can come although the server is there. */
+  get #trouble(): string | undefined {
+    return this.#phase === "open" ? this.#troubles.values().next().value : undefined;
   }
 
   /** Twice the longest recent silence: a quiet market is not a broken one. */

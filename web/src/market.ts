@@ -60,6 +60,7 @@ export class Market {
     this.feed.setChannels([
       { ch: this.candleChannel, snapshot: SNAPSHOT },
       { ch: this.tradeChannel, snapshot: TAPE_ROWS },
+      { ch: `health@${instrument}` },
     ]);
     this.events.onChange();
   }

@@ -32,6 +32,16 @@ export interface Trade {
   side: "buy" | "sell" | "unknown";
 }
 
+/** A row of channel `health`; the page reads those of kind `stream_health`. */
+export interface Condition {
+  kind: string;
+  source?: string;
+  /** null: the whole source. */
+  instrument?: string | null;
+  state?: string;
+  detail?: string;
+}
+
 export interface Instrument {
   id: string;
   symbol: string;

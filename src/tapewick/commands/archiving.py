@@ -17,9 +17,9 @@ from tapewick.config import Settings
 from tapewick.errors import BadPayload, ConfigError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from tapewick.model import Instrument
+    from tapewick.model import I64, Instrument
     from tapewick.pipeline import Report
     from tapewick.sources.archives import Archive, Fetcher, Imported, Verified
 
@@ -151,7 +151,7 @@ class _Import:
         from tapewick import registry
         from tapewick.stores.duckdb import FILE
 
-        if not (self._folder / FILE).exists():
+        if self._settings.store.kind == "duckdb" and not (self._folder / FILE).exists():
             return {}
         async with registry.store(self._settings, read_only=True) as store:
             return {
@@ -197,7 +197,9 @@ class _Import:
             return
         first = files[0].archive
         try:
-            bars, coarser = await import_bars(self._settings, [each.path for each in files], first.tf, first.instrument)
+            bars, coarser = await import_bars(
+                self._settings, [each.path for each in files], first.tf, first.instrument, check=_of_its_day(files)
+            )
         except SourceError as error:
             self._failures.append(error)
             for each in files:
@@ -237,6 +239,17 @@ class _Import:
         refused = sum(self._totals.get("rejects", {}).values())
         totals += [f"{refused:,} rejected"] if refused else []
         note(f"files: {files}; {', '.join(totals) or 'nothing new'} in {seconds:.1f} s")
+
+
+def _of_its_day(files: Sequence[Verified]) -> Callable[[Path, I64], None]:
+    """What refuses open times that lie outside the day or month a file is named after."""
+    archives = {each.path: each.archive for each in files}
+
+    def check(path: Path, times: I64) -> None:
+        if (stray := archives[path].strays(times)) is not None:
+            raise BadPayload(stray)
+
+    return check
 
 
 _WORDS = {

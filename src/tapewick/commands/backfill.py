@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tapewick.commands.options import Parser, moment, option, settings_of
@@ -15,6 +16,7 @@ from tapewick.errors import ConfigError, NotFound, SourceError
 
 if TYPE_CHECKING:
     from tapewick.commands.mending import Mender
+    from tapewick.model import Instrument
     from tapewick.sources._binance_repair import BinanceRepairer
 
 __all__ = ["EXAMPLES", "options", "run"]
@@ -24,6 +26,7 @@ EXAMPLES = (
     "tapewick backfill binance:BTCUSDT --from 2026-01-01T12:00Z --url http://127.0.0.1:8080",
     "tapewick backfill binance:SOLUSDT --from 2026-01-01 --to 2026-01-02 --data ./new",
 )
+FILE = "tape.duckdb"  # of a data folder that has been begun
 PART = 100_000  # ids asked for at once: what is left of them after a stop is an ordinary gap
 
 
@@ -54,11 +57,15 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--to must be after --from")
     settings = settings_of(args)
     configure_logs(settings.log)
+    there = settings.store.kind != "duckdb" or (Path(settings.data.dir) / FILE).exists()
     started = time.monotonic()
 
     async def work() -> int:
-        async with _venue(settings, args.instrument) as venue, mender(settings, args.url, [args.instrument]) as tape:
-            done = await _fill(tape, venue, args, start, end)
+        async with _venue(settings, args.instrument) as venue:
+            if not (args.url or there):  # what cannot be filled is not begun
+                await _listed(venue, args.instrument)
+            async with mender(settings, args.url, [args.instrument]) as tape:
+                done = await _fill(tape, venue, args, start, end)
         _print({"instrument": args.instrument, **done, "seconds": round(time.monotonic() - started, 3)}, args.json)
         return 0
 
@@ -72,7 +79,15 @@ def _venue(settings: Settings, instrument: str) -> BinanceRepairer:
     venue = venue_of(instrument)
     repairer = registry.repairer(settings, venue)
     if repairer is None:
-        raise ConfigError(f"{venue} cannot be asked for trades by id: backfill works for binance venues")
+        if venue == "sim":
+            raise ConfigError(
+                "backfill does not reach the simulated venue: it runs inside the demo, which tells its last hours by "
+                f"itself. `tapewick repair {instrument} --url URL` closes the gaps of a running demo"
+            )
+        raise ConfigError(
+            f"{venue} cannot be asked for trades by id: backfill works for binance venues, and for one that speaks "
+            "their protocol where TAPEWICK_BINANCE__REST_URL names its address"
+        )
     return repairer
 
 
@@ -126,11 +141,16 @@ async def _ledger(tape: Mender, venue: BinanceRepairer, instrument: str) -> dict
     except NotFound:
         if not isinstance(tape, FolderMender):
             raise
+    await tape.announce(await _listed(venue, instrument))
+    return await tape.coverage(instrument)
+
+
+async def _listed(venue: BinanceRepairer, instrument: str) -> Instrument:
+    """What the venue lists. Raises ``ConfigError`` for what it does not."""
     found = await venue.listing(instrument.partition(":")[2])
     if found is None:
         raise ConfigError(f"{venue.venue} does not list {instrument!r}; write the symbol as the venue does (BTCUSDT)")
-    await tape.announce(found)
-    return await tape.coverage(instrument)
+    return found
 
 
 def _over(ledger: dict[str, Any], part: tuple[int, int]) -> bool:

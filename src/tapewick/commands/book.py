@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     async def work() -> int:
         async with Client(args.url) as client:
             if not args.follow:
-                show(bytes(await client.book(args.instrument, levels=args.levels, at=args.at)))
+                show(bytes(await client.book_row(args.instrument, levels=args.levels, at=args.at)))
                 return 0
             async for update in client.tail(f"book_top@{args.instrument}", snapshot=None, levels=args.levels):
                 if update.kind == "notice" and update.detail:

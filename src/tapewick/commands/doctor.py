@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from tapewick import __version__, parts
 from tapewick.commands.options import Parser, flag, setting, settings_of
-from tapewick.commands.output import coloured, note, paint, write
+from tapewick.commands.output import coloured, note, paint, plural, write
 from tapewick.config import Settings
 from tapewick.errors import SourceError, StoreBusy, StoreDamaged, StoreError
 
@@ -63,7 +63,11 @@ def options(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 0 when nothing failed, 4 when the data folder is not sound, else 1."""
     settings = settings_of(args)
-    findings = [*_installation(), *_machine(settings), *_folder(settings, repair=args.repair)]
+    findings = [*_installation(), *_machine(settings)]
+    if settings.store.kind == "postgres":
+        findings.append(_server(settings))
+    else:
+        findings += _folder(settings, repair=args.repair)
     if args.online:
         findings.append(_venue(settings))
     for finding in findings:
@@ -88,7 +92,7 @@ def _installation() -> Iterator[Finding]:
     )
     yield Finding("libraries", "ok", ", ".join(f"{name} {_version(name)}" for name in LIBRARIES))
     found = [extra for extra, module in EXTRAS.items() if find_spec(module) is not None]
-    yield Finding("extras", "note", f"installed: {', '.join(found) or 'none'}; planned features use them")
+    yield Finding("extras", "note", f"installed: {', '.join(found) or 'none'}")
     programs = [part.name for part in parts.PARTS if parts.find(part)]
     yield Finding("programs", "note", f"for tests: {', '.join(programs) or 'none'}")
 
@@ -149,6 +153,30 @@ def _folder(settings: Settings, *, repair: bool) -> Iterator[Finding]:
     yield from findings
 
 
+def _server(settings: Settings) -> Finding:
+    """What PostgreSQL answers, and at which level."""
+    from tapewick.commands.running import run as run_until_signal
+    from tapewick.stores.postgres import PostgresStore
+
+    findings = []
+
+    async def work() -> int:
+        own = settings.store
+        store = PostgresStore(own.dsn, read_dsn=own.read_dsn, pool_min=1, pool_max=1, read_only=True)
+        try:
+            async with store:
+                tapes = await store.instruments()
+                findings.append(Finding("store", "ok", f"{store.level}, {plural(len(tapes), 'tape')}"))
+        except StoreDamaged as error:
+            findings.append(Finding("store", "fail", str(error), error.exit_code))
+        except StoreError as error:
+            findings.append(Finding("store", "fail", str(error)))
+        return 0
+
+    run_until_signal(work())
+    return findings[0] if findings else Finding("store", "warn", "interrupted")
+
+
 async def _examined(settings: Settings) -> Finding:
     """Open the store, look for broken invariants."""
     from tapewick.stores.duckdb import DuckDBStore
@@ -167,7 +195,7 @@ async def _examined(settings: Settings) -> Finding:
         return Finding("data", "note", str(error))
     if problems:
         return Finding("data", "fail", "; ".join(problems), 4)
-    return Finding("data", "ok", f"{folder} is sound, {len(tapes)} tapes")
+    return Finding("data", "ok", f"{folder} is sound, {plural(len(tapes), 'tape')}")
 
 
 async def _repaired(settings: Settings) -> Finding:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tapewick.commands.options import Parser, moment, option, setting, settings_of, timeframe
 from tapewick.commands.output import note, write
-from tapewick.errors import ConfigError, StoreError, TapewickError
+from tapewick.commands.reading import no_folder
+from tapewick.errors import ConfigError, TapewickError
 
 if TYPE_CHECKING:
     from tapewick.config import Settings
@@ -84,6 +85,8 @@ async def _print(chunks: AsyncIterator[bytes]) -> int:
 
 async def _save(chunks: AsyncIterator[bytes], path: Path) -> int:
     """Write beside ``path`` first: a file of that name is always whole."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent} for --out: make it, or name another")
     part = path.with_name(path.name + ".part")
     try:
         with _new(part) as file:
@@ -104,8 +107,8 @@ def _new(path: Path) -> BinaryIO:
 def _store(settings: Settings) -> Store:
     from tapewick import registry
 
-    if not Path(settings.data.dir).is_dir():
-        raise StoreError(f"there is no data folder {settings.data.dir}: name it with --data, or fill it with replay")
+    if settings.store.kind == "duckdb" and not Path(settings.data.dir).is_dir():
+        raise no_folder(settings.data.dir)
     return registry.store(settings, read_only=True)
 
 

@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from tapewick import registry
-from tapewick.commands.reading import Chunk
+from tapewick.commands.reading import Chunk, no_folder
 from tapewick.config import Settings, closest
 from tapewick.engine import encode_candles, encode_trades
 from tapewick.engine.candles import fold
-from tapewick.errors import NotFound, StoreError
+from tapewick.errors import NotFound
 from tapewick.model import Candles, Head, Instrument, TapeState, position
 from tapewick.timeframe import BY_INDEX, DAY, Timeframe, bucket, parse
 
@@ -23,13 +23,11 @@ PAGE = 50_000  # rows held in memory at once
 
 
 class FolderReader:
-    """``reading.Reader`` on the store of ``settings.data.dir``, opened read-only."""
+    """``reading.Reader`` on the configured store, opened read-only."""
 
     def __init__(self, settings: Settings) -> None:
-        if not Path(settings.data.dir).is_dir():
-            raise StoreError(
-                f"there is no data folder {settings.data.dir}: name it with --data, or fill it with replay"
-            )
+        if settings.store.kind == "duckdb" and not Path(settings.data.dir).is_dir():
+            raise no_folder(settings.data.dir)
         self._store = registry.store(settings, read_only=True)
 
     async def __aenter__(self) -> Self:

@@ -27,18 +27,18 @@ class ServerReader:
     async def candles(
         self, instrument: str, tf: str, *, start: int | None, end: int | None, limit: int
     ) -> AsyncIterator[Chunk]:
-        async for page in self._client.candles(instrument, tf, start=start, end=end, limit=limit):
+        async for page in self._client.candle_pages(instrument, tf, start=start, end=end, limit=limit):
             yield _chunk(page)
 
     async def trades(self, instrument: str, *, since: int | None, limit: int) -> AsyncIterator[Chunk]:
-        async for page in self._client.trades(instrument, since=since, limit=limit):
+        async for page in self._client.trade_pages(instrument, since=since, limit=limit):
             yield _chunk(page)
 
     async def coverage(self, instrument: str) -> dict[str, Any]:
         return await self._client.coverage(instrument)
 
     async def instruments(self) -> list[str]:
-        return await self._client.instruments()
+        return [one.id for one in await self._client.instruments()]
 
 
 def _chunk(page: Page) -> Chunk:

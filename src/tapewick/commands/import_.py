@@ -19,6 +19,9 @@ from tapewick.config import Settings
 from tapewick.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapewick.model import I64
     from tapewick.timeframe import Timeframe
 
 __all__ = ["EXAMPLES", "import_bars", "options", "run"]
@@ -96,8 +99,15 @@ def _bars(settings: Settings, files: list[Path], args: argparse.Namespace) -> in
     return run_until_signal(work())
 
 
-async def import_bars(settings: Settings, files: list[Path], tf: Timeframe, id: str) -> tuple[int, int]:
-    """How many bars were read, and how many coarser ones made."""
+async def import_bars(
+    settings: Settings,
+    files: list[Path],
+    tf: Timeframe,
+    id: str,
+    *,
+    check: Callable[[Path, I64], None] = lambda path, times: None,
+) -> tuple[int, int]:
+    """How many bars were read, and how many coarser ones made; ``check`` may refuse a file for its open times."""
     import numpy as np
 
     from tapewick import registry
@@ -110,12 +120,12 @@ async def import_bars(settings: Settings, files: list[Path], tf: Timeframe, id: 
     async with registry.store(settings) as store:
         own = await store.put_instrument(Instrument(id=id, venue=venue, symbol=symbol))
         try:
-            rows = read_klines(files, tf, price_scale=own.price_scale, size_scale=own.size_scale)
+            rows = read_klines(files, tf, price_scale=own.price_scale, size_scale=own.size_scale, check=check)
         except BadPayload:
             if own.price_scale >= DIGITS and own.size_scale >= DIGITS:
                 raise
             own = await store.rescale(id, max(own.price_scale, DIGITS), max(own.size_scale, DIGITS))
-            rows = read_klines(files, tf, price_scale=own.price_scale, size_scale=own.size_scale)
+            rows = read_klines(files, tf, price_scale=own.price_scale, size_scale=own.size_scale, check=check)
         coarser = roll_up_tree(rows, tf)
         await store.put_imported(id, np.concatenate((rows, coarser)))
     return len(rows), len(coarser)

@@ -54,6 +54,8 @@ class ServerMender(ServerReader):
 
         import httpx2
 
+        from tapewick._client_rest import refusal
+
         params = {} if ids is None else {"from_id": ids[0], "to_id": ids[1]}
         address = f"{self._url}/v1/repair/{quote(instrument, safe='')}"
         try:
@@ -64,7 +66,7 @@ class ServerMender(ServerReader):
         if answer.status_code == 404:
             raise NotFound(f"{self._url} has no tape of {instrument!r}")
         if answer.status_code != 202:
-            raise SourceError(f"{self._url} refused the repair: HTTP {answer.status_code} {answer.text[:200]!r}")
+            raise refusal(address, answer.status_code, answer.content, answer.headers.get("retry-after"))
 
 
 class FolderMender:
@@ -77,7 +79,7 @@ class FolderMender:
     def __init__(self, settings: Settings, wanted: Sequence[str] = ()) -> None:
         from pathlib import Path
 
-        if not Path(settings.data.dir).is_dir() and not wanted:
+        if settings.store.kind == "duckdb" and not Path(settings.data.dir).is_dir() and not wanted:
             raise StoreError(f"there is no data folder {settings.data.dir}: name it with --data, or fill it first")
         own = settings.repair
         self._settings = settings._replace(repair=own._replace(max_attempts=min(own.max_attempts, ATTEMPTS)))

@@ -61,7 +61,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool =
     """Text columns under ``heads``; numbers to the right, words to the left."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(head), *(len(row[i]) for row in cells), 0) for i, head in enumerate(heads)]
-    numeric = [bool(cells) and all(row[i][:1] in "-+0123456789" for row in cells) for i in range(len(heads))]
+    numeric = [bool(cells) and all(row[i][:1] in "-–+0123456789" for row in cells) for i in range(len(heads))]
 
     def line(row: Sequence[str]) -> str:
         parts = (

@@ -11,8 +11,9 @@ from typing import Any, Protocol, TypeAlias
 from tapewick.commands.options import Parser, count, flag, option, setting
 from tapewick.commands.output import coloured, moment, note, table, write
 from tapewick.config import Settings
+from tapewick.errors import ConfigError
 
-__all__ = ["Chunk", "Reader", "as_json", "opened", "print_rows", "reading"]
+__all__ = ["Chunk", "Reader", "as_json", "no_folder", "opened", "print_rows", "reading"]
 
 Chunk: TypeAlias = tuple[bytes, str]
 """Rows as JSON Lines, ascending, and the position they were read at."""
@@ -36,6 +37,14 @@ def reading(parser: Parser, *, limited: bool = True) -> None:
     if limited:
         option(parser, "--limit", "at most so many rows; 0 = all", default="500", type=count, metavar="N")
     flag(parser, "--json", "JSON Lines even on a terminal; elsewhere they are the default")
+
+
+def no_folder(folder: str) -> ConfigError:
+    """What to raise where there is no data folder to read."""
+    return ConfigError(
+        f"there is no data folder {folder}: name it with --data, ask a running server with --url, or fill one with "
+        "demo, serve, backfill, import or replay"
+    )
 
 
 def as_json(args: argparse.Namespace) -> bool:

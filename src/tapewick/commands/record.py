@@ -119,7 +119,8 @@ class _Session:
 
         own = settings.binance
         if venue not in PRODUCTS and not own.ws_url:
-            raise ConfigError(f"{venue!r} cannot be recorded: name the address that streams it: --ws-url")
+            books = ", and --rest-url, where its books come from" if "depth" in kinds and not own.rest_url else ""
+            raise ConfigError(f"{venue!r} cannot be recorded: name the address that streams it: --ws-url{books}")
         product = PRODUCTS.get(venue, PRODUCTS["binance"])
         known = product if venue in PRODUCTS else product._replace(rest=(), ws=())
         self._venue, self._kinds = venue, kinds

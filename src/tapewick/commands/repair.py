@@ -6,25 +6,33 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from tapewick.commands.options import Parser, flag, option, setting, settings_of
+from tapewick.commands.options import Parser, flag, moment, option, setting, settings_of
 from tapewick.commands.output import Progress, configure_logs, note, plural, write
+from tapewick.config import Settings, closest
+from tapewick.errors import ConfigError, NotFound, SourceError, StoreError
 
 if TYPE_CHECKING:
     from tapewick.commands.mending import Mender
+    from tapewick.model import Instrument
+    from tapewick.protocols import Store
 
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
     "tapewick repair --data ./d                                      all tapes of a folder no server owns",
-    "tapewick repair binance:BTCUSDT --data ./d --json               one of them, outcome as JSON",
     "tapewick repair --url http://127.0.0.1:8080                     by the running server",
+    "tapewick repair binance:BTCUSDT --from 2026-01-01 --to 2026-01-02 --force   also what was lost unseen",
 )
+LAST = 2**62  # no trade id is higher
 LEFT = 4  # exit code: the tape is known to lack trades
 
 
 def options(parser: Parser) -> None:
     """Add the command's arguments to ``parser``."""
     parser.add_argument("instruments", nargs="*", metavar="ID", help="instruments to repair; none: all")
+    option(parser, "--from", "with --force: from here, ms since 1970 or ISO 8601", type=moment, metavar="TIME")
+    option(parser, "--to", "with --force: up to here, exclusive", type=moment, metavar="TIME")
+    flag(parser, "--force", "compare the stored trades of --from to --to with the venue's, and put back lost ones")
     asking(parser)
 
 
@@ -44,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
     settings = settings_of(args)
     configure_logs(settings.log)
+    start, end = getattr(args, "from"), args.to
+    if args.force or start is not None or end is not None:
+        _require_range(args, settings.data.dir, start, end)
+        return run_until_signal(_forced(settings, args, start, end))
 
     async def work() -> int:
         code = 0
@@ -55,6 +67,77 @@ def run(args: argparse.Namespace) -> int:
         return code
 
     return run_until_signal(work())
+
+
+def _require_range(args: argparse.Namespace, folder: str, start: int | None, end: int | None) -> None:
+    from pathlib import Path
+
+    if not args.force:
+        raise ConfigError("--from and --to are for --force: without it all that is known to be missing is repaired")
+    if start is None or end is None or not args.instruments:
+        raise ConfigError("--force needs instruments, --from and --to: what is to be fetched again")
+    if end <= start:
+        raise ConfigError("--to must be after --from")
+    if args.url:
+        raise ConfigError("--force works on a folder: stop the server and name its folder with --data")
+    if not Path(folder).is_dir():
+        raise StoreError(f"there is no data folder {folder}: name it with --data")
+
+
+async def _forced(settings: Settings, args: argparse.Namespace, start: int, end: int) -> int:
+    from tapewick import registry
+
+    code = 0
+    async with registry.store(settings) as store:
+        known = {instrument.id: instrument for instrument in await store.instruments()}
+        for id in args.instruments:
+            if id not in known:
+                raise NotFound(f"no tape of {id!r} in this folder{closest(id, known)}")
+            outcome = await _refetched(settings, store, known[id], start, end, shown=not args.no_progress)
+            code = LEFT if outcome["differing"] or outcome["refused"] else code
+            if args.json:
+                write(json.dumps(outcome).encode() + b"\n")
+            else:
+                note(
+                    f"{id}: {plural(outcome['compared'], 'trade')} compared, {outcome['restored']} put back, "
+                    f"{outcome['differing']} differ from the venue's, {outcome['refused']} fit no candle"
+                )
+    return code
+
+
+async def _refetched(
+    settings: Settings, store: Store, instrument: Instrument, start: int, end: int, *, shown: bool
+) -> dict[str, Any]:
+    from tapewick import registry
+    from tapewick.refetch import Outcome, refetch
+
+    repairer = registry.repairer(settings, instrument.venue, granularity=instrument.granularity)
+    if repairer is None or instrument.id_kind != "contiguous":
+        raise ConfigError(f"{instrument.id} cannot be asked for by id: --force works for binance venues")
+    bar = Progress("trade", shown=shown)
+
+    def show(outcome: Outcome) -> None:
+        bar.update(outcome.compared, 0.0)
+
+    async with repairer:
+        low, after = await repairer.first_id_at(instrument.id, start), await repairer.first_id_at(instrument.id, end)
+        if low is None:
+            raise SourceError(f"the venue has no trades of {instrument.id} from then on; choose an earlier --from")
+        ids = low, LAST if after is None else after - 1
+        try:
+            lateness = settings.engine.lateness_ms * 1_000_000
+            outcome = await refetch(store, repairer, instrument.id, ids, lateness=lateness, show=show)
+        finally:
+            bar.close()
+    head = await store.head(instrument.id)
+    return {
+        "instrument": instrument.id,
+        "compared": outcome.compared,
+        "restored": outcome.restored,
+        "differing": outcome.differing,
+        "refused": outcome.refused,
+        "position": f"{head.epoch}:{head.seq}",
+    }
 
 
 async def _repaired(tape: Mender, instrument: str, *, shown: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ EXAMPLES = (
     "tapewick replay spot_btcusdt.gz --data ./d                 as fast as it goes",
     "tapewick replay capture.gz --speed 1 --data ./d            at the pace it was recorded",
     "tapewick replay f.gz --venue binance-usdm --data ./d       futures, when the name does not say so",
+    "tapewick replay drec/sim-spot_*.zst --data ./d             what `demo --record ./drec` recorded",
 )
 
 
@@ -23,8 +24,8 @@ def options(parser: Parser) -> None:
         parser,
         "--venue",
         "market the captures are of",
-        choices=("binance", "binance-usdm", "binance-coinm"),
-        metavar="binance|binance-usdm|binance-coinm",
+        choices=("binance", "binance-usdm", "binance-coinm", "sim"),
+        metavar="binance|binance-usdm|binance-coinm|sim",
         shown_default="from the files",
     )
     option(parser, "--speed", "multiple of real time", default="max", type=speed, metavar="1|N|max")

@@ -64,7 +64,8 @@ def start(settings: Settings, *, demo: bool, sources: Sequence[str], browse: boo
 
         engine = f"{ENGINE} engine" + (f" ({ENGINE_REASON})" if ENGINE_REASON else "")
         address = f"gRPC {grpc}, " if grpc else ""
-        parts = f"{address}{engine}, {settings.bus.kind} bus, {settings.store.kind} store in {settings.data.dir}"
+        place = f" in {settings.data.dir}" if settings.store.kind == "duckdb" else ""
+        parts = f"{address}{engine}, {settings.bus.kind} bus, {settings.store.kind} store{place}"
         print(f"tapewick {__version__} {'demo (simulated)' if demo else 'serve'}: {url}  {parts}", flush=True)
         if browse:
             _open_page(url)

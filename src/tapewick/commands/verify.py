@@ -34,6 +34,7 @@ FAILED = 4  # exit code: the integrity check failed
 SERVER_SPAN = 1000 * 10**9  # seconds candles a server gives in one answer
 FOLDER_SPAN = 86_400 * 10**9
 UNLIMITED = 10**9  # weight per minute of the simulated venue
+NEWEST_SECONDS = 600  # among which one has closed: many are open while trades may come late
 LISTED = 200  # differences printed for people; JSON holds all
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = settings_of(args)
     frames = [timeframe(name.strip()) for name in args.tf.split(",") if name.strip()]
+    if not frames:
+        raise ConfigError("--tf names no timeframe: write it like --tf 1m,1h")
     if args.start is not None and args.end is not None and args.end <= args.start:
         raise ConfigError("--end must lie after --start")
 
@@ -133,7 +136,7 @@ async def _window(reader: Reader, tf: Timeframe, now: int, args: argparse.Namesp
     from tapewick.verify import SETTLE
 
     settled = bucket(tf, now - SETTLE)
-    newest = await _own(reader, args.instrument, tf.name, None, None, limit=3)
+    newest = await _own(reader, args.instrument, tf.name, None, None, limit=3 if tf.index else NEWEST_SECONDS)
     closed = [t for t, own in newest.items() if not own.open]
     if args.end is not None:
         end = min(settled, bucket(tf, args.end + tf.length - 1))
@@ -176,6 +179,7 @@ async def _folded(reader: Reader, reports: list[Report], args: argparse.Namespac
 
 
 def _print(args: argparse.Namespace, reports: list[Report]) -> None:
+    _advise(args, reports)
     if as_json(args):
         import msgspec
 
@@ -183,16 +187,7 @@ def _print(args: argparse.Namespace, reports: list[Report]) -> None:
         return
     on = coloured(args.color, sys.stdout)
     heads = ("tf", "from", "to", "compared", "equal", "differing", "missing here", "missing there", "incomplete here")
-    rows = [
-        (
-            report.tf.name,
-            as_text(report.start // MS)[:16],
-            as_text(report.end // MS)[:16],
-            *(f"{count:,}" for count in _counts(report).values()),
-        )
-        for report in reports
-    ]
-    write(table(heads, rows, colour=on).encode())
+    write(table(heads, map(_row, reports), colour=on).encode())
     differences = [each for report in reports for each in report.differences]
     for each in differences[:LISTED]:
         behind = " (sum of the stored trades)" if each.of == "trades" else ""
@@ -202,12 +197,40 @@ def _print(args: argparse.Namespace, reports: list[Report]) -> None:
         note(f"{len(differences) - LISTED:,} more differences; --json lists them all")
     total = sum(report.mismatches for report in reports)
     verdict = paint("all equal", "green", on) if not total else paint(plural(total, "mismatch"), "red", on)
-    write(f"{args.instrument}: {verdict}\n".encode())
+    unseen = [report.tf.name for report in reports if not (report.compared or report.mismatches)]
+    rest = f"; nothing of {', '.join(unseen)} was compared" if unseen else ""
+    write(f"{args.instrument}: {verdict}{rest}\n".encode())
+
+
+def _row(report: Report) -> tuple[str, ...]:
+    if report.start >= report.end:
+        return report.tf.name, "–", "nothing closed", *("–" for _ in _counts(report))
+    window = (as_text(at // MS)[:16] for at in (report.start, report.end))
+    return report.tf.name, *window, *(f"{count:,}" for count in _counts(report).values())
+
+
+def _advise(args: argparse.Namespace, reports: list[Report]) -> None:
+    """Where stored trades are not the venue's though the ledger vouches for them: what fetches them again."""
+    from tapewick.timeframe import bucket_end
+
+    spans = [(d.open_time, bucket_end(r.tf, d.open_time)) for r in reports for d in r.differences if d.of == "trades"]
+    if spans:
+        first, last = min(start for start, _ in spans) // MS, max(end for _, end in spans) // MS
+        note(
+            f"stored trades are missing or wrong: with no server on the folder, `tapewick repair {args.instrument} "
+            f"--from {first} --to {last} --force` compares them with the venue's and puts back lost ones"
+        )
 
 
 def _counts(report: Report) -> dict[str, int]:
     names = ("compared", "equal", "differing", "missing_here", "missing_there", "incomplete")
     return {name: getattr(report, name) for name in names}
+
+
+def _ends(report: Report) -> dict[str, int | None]:
+    """The window in ms; null where nothing has closed."""
+    empty = report.start >= report.end
+    return {"start": None if empty else report.start // MS, "end": None if empty else report.end // MS}
 
 
 def _object(instrument: str, reports: list[Report]) -> dict[str, Any]:
@@ -217,7 +240,7 @@ def _object(instrument: str, reports: list[Report]) -> dict[str, Any]:
         "equal": not any(report.mismatches for report in reports),
         "mismatches": sum(report.mismatches for report in reports),
         "timeframes": [
-            {"tf": report.tf.name, "start": report.start // MS, "end": report.end // MS, **_counts(report)}
+            {"tf": report.tf.name, **_ends(report), **_counts(report)}
             for report in reports
         ],
         "differences": [

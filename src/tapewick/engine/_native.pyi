@@ -1,5 +1,6 @@
 """The C++ part of the engine, where it was built."""
 
+from array import array
 from collections.abc import Sequence
 
 from tapewick.engine._book_reference import Followed
@@ -8,6 +9,13 @@ from tapewick.engine._depth import QuoteGroup as _Quotes
 from tapewick.engine._depth import Rest as _Rest
 from tapewick.engine._reference import Ingested, Taken
 from tapewick.model import I8, I32, I64, Candles, TradeBatch
+
+# sockets; absent on systems whose sockets are no file descriptors
+def send_each(descriptors: array[int], data: bytes) -> list[tuple[int, int]]:
+    """Offer ``data`` to each of these sockets once, without waiting.
+
+    Returns (index, bytes taken) of those that did not take it whole; a broken one has taken nothing.
+    """
 
 # core
 class TapeCore:

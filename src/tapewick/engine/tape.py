@@ -285,6 +285,8 @@ class Engine:
         self.rejects: Counter[str] = Counter()
         self.pending_bytes = 0
         self._touched: set[str] = set()
+        self.fed: set[str] = set()
+        """Instruments that were given batches."""
 
     def add(self, states: Iterable[TapeState]) -> None:
         """Own these tapes from what the store holds."""
@@ -309,6 +311,7 @@ class Engine:
             return 0
         new = tape.ingest(batch, (batch.clock or now) + TOLERANCE, self.rejects)
         self._touched.add(batch.instrument)
+        self.fed.add(batch.instrument)
         self.pending_bytes += new * 61
         return new
 

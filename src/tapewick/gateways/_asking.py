@@ -107,11 +107,13 @@ def with_changes(request: AnyRequest, **changes: object) -> str:
 
 
 async def known(market: Market, instrument: str) -> None:
-    """Refuse an unknown instrument named by a parameter: the route exists, its argument is wrong."""
+    """Raises ``NotFound`` for an instrument without a tape, ``BadRequest`` for what cannot be one."""
     try:
         await market.instrument(instrument)
     except NotFound as error:
-        raise BadRequest(str(error), field="instrument") from error
+        if _ID.fullmatch(instrument):
+            raise
+        raise BadRequest(f"{error}; an instrument is written venue:symbol", field="instrument") from error
 
 
 def own_offset(since: str, head: Head) -> int:

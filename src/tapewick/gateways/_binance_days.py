@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import structlog
 
 from tapewick.channel import Batch, Channel
+from tapewick.errors import StoreError
 from tapewick.gateways import _binance_stats as stats
 from tapewick.gateways import _binance_tickers as tickers
 from tapewick.gateways._binance_fanout import Stream
@@ -21,7 +23,10 @@ from tapewick.timeframe import BY_INDEX, DAY, MINUTE
 
 __all__ = ["Desk", "Minutes", "TickerFeed", "TickersFeed"]
 
+log = structlog.get_logger()
+
 KEPT = DAY // MINUTE + 2
+RETRY = 1.0
 Event = Callable[[Listed, "Minutes", int, Unit], bytes | None]
 
 
@@ -51,6 +56,7 @@ class Minutes:
         await self._load()
 
     async def _load(self) -> None:
+        self._held = []
         answer = await self._market.candles(self.listed.id, BY_INDEX[1], Window(limit=KEPT, newest=True))
         size = await stats.last_size(self._market, self.listed.id)
         self.rows, self.scales = answer.batch.rows, (answer.head.price_scale, answer.head.size_scale)
@@ -82,7 +88,25 @@ class Minutes:
     def restarted(self) -> None:
         """Another tape: nothing of the old one counts."""
         self.rows, self._held, self._last = empty_candles(), [], (-1, 0)
-        self._loading = asyncio.create_task(self._load(), name=f"minutes {self.listed.id}")
+        self._loading = asyncio.create_task(self._reload(self._loading), name=f"minutes {self.listed.id}")
+
+    async def _reload(self, before: asyncio.Task[None] | None) -> None:
+        """Load after ``before``, again until it succeeds: nobody waits for it who could hear of an error."""
+        if before is not None:
+            try:
+                await asyncio.wait({before})
+            except asyncio.CancelledError:
+                before.cancel()
+                raise
+        while True:
+            try:
+                await self._load()
+                return
+            except StoreError as error:
+                log.error("minutes could not be read", instrument=self.listed.id, cause=str(error))
+            except Exception:
+                log.exception("minutes could not be read", instrument=self.listed.id)
+            await asyncio.sleep(RETRY)
 
     def _merge(self, batch: CandleBatch) -> None:
         scales = (batch.price_scale, batch.size_scale)

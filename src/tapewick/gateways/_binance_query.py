@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 from urllib.parse import parse_qsl
 
@@ -26,6 +26,7 @@ LATEST = 2**62  # ns; later times mean: no bound
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
 _SYMBOL = re.compile(r"[\w\-.]{1,50}")
 _ZONE = re.compile(r"([+-]?)(\d{1,2})(?::(\d{2}))?", re.ASCII)
+_PERMISSION = re.compile(r"SPOT|MARGIN|LEVERAGED|TRD_GRP_[0-9]{3}", re.ASCII)
 _SYMBOL_RULE = r"^[\w\-._&&[^a-z]]{1,50}$"
 
 
@@ -159,6 +160,33 @@ class Query:
         if not found:
             raise Refused(-1100, "Illegal characters found in parameter 'symbols'; it must be a JSON array of symbols.")
         return list(dict.fromkeys(_legal(symbol, "symbols") for symbol in found))
+
+    def permissions(self) -> frozenset[str]:
+        """``permissions``, one name or a JSON array of names, of which a symbol needs one; ``SPOT`` where not sent."""
+        text = self.text("permissions")
+        if text is None:
+            return frozenset({"SPOT"})
+        self._alone()
+        try:
+            found = msgspec.json.decode(text, type=list[str]) if text.startswith("[") else [text]
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            found = []
+        if not found or not all(_PERMISSION.fullmatch(name) for name in found):
+            raise Refused(-1130, "Data sent for parameter 'permissions' is not valid.")
+        return frozenset(found)
+
+    def status(self, known: Collection[str]) -> str | None:
+        """``symbolStatus``, one of ``known``; None where it was not sent."""
+        text = self.text("symbolStatus")
+        if text is not None:
+            self._alone()
+            if text not in known:
+                raise Refused(-1130, "Data sent for parameter 'symbolStatus' is not valid.")
+        return text
+
+    def _alone(self) -> None:
+        if "symbol" in self._values or "symbols" in self._values:
+            raise Refused(-1128, "Combination of optional parameters invalid.")
 
 
 def _legal(symbol: str, name: str) -> str:

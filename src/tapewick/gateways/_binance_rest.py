@@ -19,7 +19,7 @@ from tapewick.gateways import _binance_trades as stored
 from tapewick.gateways._binance_klines import klines
 from tapewick.gateways._binance_query import Query, Refused, Unit, busy
 from tapewick.gateways._binance_streams import Streams
-from tapewick.gateways._binance_symbols import Listed, Symbols, described, status_of
+from tapewick.gateways._binance_symbols import STATUSES, Listed, Symbols, described, status_of
 from tapewick.market import Market, Window
 from tapewick.model import TradeBatch
 from tapewick.timeframe import BY_INDEX, DAY, HOUR, MINUTE
@@ -115,7 +115,10 @@ class Endpoints:
 
     async def _exchange_info(self, query: Query, unit: Unit) -> Answer:
         found, _ = await self._wanted(query)
-        if (status := query.text("symbolStatus")) is not None:
+        status = query.status({*STATUSES.values(), *map(status_of, found)})
+        if "SPOT" not in query.permissions():  # which every symbol has, and no other
+            found = []
+        if status is not None:
             found = [one for one in found if status_of(one) == status]
         return Answer(msgspec.json.encode(described(found, self._market.now() // unit, self._weight)))
 

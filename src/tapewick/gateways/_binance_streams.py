@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -56,6 +57,14 @@ class Streams:
     def start(self) -> None:
         """Begin the work that is done every second."""
         self._pulse = asyncio.create_task(self._beat(), name="binance streams")
+        self._pulse.add_done_callback(_ended)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why streams no longer flow; None while they do."""
+        if self._pulse is None or not self._pulse.done() or self._pulse.cancelled():
+            return None
+        return "the streams of the Binance protocol have ended; restart the gateway"
 
     async def stop(self) -> None:
         """End all feeds."""
@@ -183,8 +192,9 @@ class Streams:
             due = max(due + PULSE, loop.time())
             await asyncio.sleep(due - loop.time())
             beats += 1
-            for entry in list(self._entries.values()):
-                await self._tick(entry, look=beats % LOOK_AGAIN == 0)
+            for name, entry in list(self._entries.items()):
+                if self._entries.get(name) is entry:  # it may have ended while another was waited for
+                    await self._tick(entry, look=beats % LOOK_AGAIN == 0)
 
     async def _tick(self, entry: _Entry, *, look: bool) -> None:
         opened = entry.opening is not None and entry.opening.done()
@@ -192,9 +202,30 @@ class Streams:
             if entry.feed is not None:
                 await entry.feed.tick()
             elif look and opened and entry.name is not None:
-                entry.opening = asyncio.create_task(self._open(entry))
-                await asyncio.shield(entry.opening)
-        except StoreError as error:
-            log.error("a stream could not be read", stream=entry.stream.name[:80], cause=str(error))
-        except Exception:
-            log.exception("a stream failed", stream=entry.stream.name[:80])
+                # Not waited for: its last reader may leave meanwhile, and that cancels it.
+                entry.opening = asyncio.create_task(self._open(entry), name=f"open {entry.stream.name[:40]}")
+                entry.opening.add_done_callback(partial(_opened, entry.stream.name))
+        except asyncio.CancelledError:
+            pulse = asyncio.current_task()
+            if pulse is None or pulse.cancelling():
+                raise
+            log.info("what a stream waited for was given up", stream=entry.stream.name[:80])
+        except Exception as error:
+            _failed(entry.stream.name, error)
+
+
+def _ended(pulse: asyncio.Task[None]) -> None:
+    if not pulse.cancelled():
+        log.error("the streams of the Binance protocol have ended", exc_info=pulse.exception())
+
+
+def _opened(name: str, opening: asyncio.Task[None]) -> None:
+    if not opening.cancelled() and (error := opening.exception()) is not None:
+        _failed(name, error)
+
+
+def _failed(name: str, error: BaseException) -> None:
+    if isinstance(error, StoreError):
+        log.error("a stream could not be read", stream=name[:80], cause=str(error))
+    else:
+        log.error("a stream failed", stream=name[:80], exc_info=error)

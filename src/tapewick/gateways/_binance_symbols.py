@@ -21,7 +21,7 @@ from tapewick.gateways._binance_query import Refused
 from tapewick.market import Market
 from tapewick.model import Instrument
 
-__all__ = ["Listed", "Symbols", "chosen", "described", "status_of"]
+__all__ = ["STATUSES", "Listed", "Symbols", "chosen", "described", "status_of"]
 
 PREFERRED = ("binance", "sim")
 ORACLES = ("chainlink",)
@@ -164,6 +164,7 @@ def _one(listed: Listed) -> dict[str, Any]:
         "pegInstructionsAllowed": False,
         "isSpotTradingAllowed": not listed.oracle,
         "isMarginTradingAllowed": False,
+        **({"simulated": True} if own.simulated else {}),  # a relay must not take it for the venue's own
         "filters": [
             {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": _most(own.price_scale), "tickSize": tick},
             {"filterType": "LOT_SIZE", "minQty": lot, "maxQty": _most(own.size_scale), "stepSize": lot},

@@ -18,12 +18,17 @@ from picows import WSAutoPingStrategy, WSListener, WSUpgradeRequest, WSUpgradeRe
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tapewick.errors import TooManyRequests, Unauthorized
+from tapewick.gateways._auth import Guard, carried
 from tapewick.gateways._problem import MEDIA_TYPE, body
+from tapewick.gateways._quota import Quota, Slot
 
-__all__ = ["CONNECTION", "Bridge", "Door", "HttpProtocol", "Stream", "foreign", "refuse"]
+__all__ = ["CONNECTION", "Bridge", "Door", "HttpProtocol", "Stream", "foreign", "guarded", "refuse"]
 
 logger = logging.getLogger("picows.tapewick")
 logger.setLevel(logging.CRITICAL)  # picows tells of every connection, and of every frame a client gets wrong
+
+_quiet: Any = logging.LoggerAdapter(logger, {})  # of a plain logger picows makes one for each connection
 
 HEAD_BYTES = 16_384  # of one request's line and headers; picows has the same bound
 CONNECTION = "tapewick.connection"  # in a request's scope["state"]: its HttpProtocol
@@ -69,18 +74,42 @@ def foreign(origin: str | None, host: str | None, allowed: Collection[str]) -> b
     return origin is not None and origin not in allowed and origin.partition("://")[2] != host
 
 
+def guarded(door: Door, guard: Guard) -> Door:
+    """``door`` for those whose headers carry a token ``guard`` knows."""
+
+    def answer(request: WSUpgradeRequest) -> Answer:
+        try:
+            guard.check(carried(request.headers.get))
+        except Unauthorized as error:
+            return refuse(error.status, str(error), {"WWW-Authenticate": "Bearer"})
+        return door(request)
+
+    return answer
+
+
 class Bridge(WSProtocol):  # type: ignore[misc]
-    """One upgraded connection. ``door`` sees the request before anything is accepted."""
+    """One upgraded connection. ``door`` sees the request before anything is accepted; ``quota``: how many an
+    address may have."""
 
     def __init__(
-        self, door: Door, frame_bytes: int, drain: float, *, config: Any, server_state: Any, app_state: Any
+        self,
+        door: Door,
+        quota: Quota,
+        frame_bytes: int,
+        drain: float,
+        *,
+        config: Any,
+        server_state: Any,
+        app_state: Any,
     ) -> None:
+        self._door, self._quota = door, quota
+        self._slot: Slot | None = None
         super().__init__(
             None,  # host and port: client side only
             None,  # path: client side only
             False,  # is_client_side
-            _checked(door),
-            logger,
+            self._answer,
+            _quiet,
             True,  # disconnect on an exception in the listener
             5.0,  # handshake timeout
             False,  # pings are the listener's own
@@ -102,7 +131,23 @@ class Bridge(WSProtocol):  # type: ignore[misc]
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.discard(self)
+        if self._slot is not None:
+            self._slot.end()
         super().connection_lost(error)
+
+    def _answer(self, request: WSUpgradeRequest) -> Answer:
+        """Behind what RFC 6455 wants of the handshake and picows does not check, the door's."""
+        assert self._tcp is not None
+        if request.headers.get("Sec-WebSocket-Version") != "13":
+            return refuse(426, "this server speaks WebSocket version 13", {"Sec-WebSocket-Version": "13"})
+        peer = self._tcp.get_extra_info("peername") or ("",)
+        try:
+            self._slot = self._quota.slot(str(peer[0]))
+        except TooManyRequests as error:
+            return refuse(error.status, str(error), {"Retry-After": str(error.retry_after)})
+        # picows wants exactly "upgrade"; browsers send a list, which uvicorn has checked.
+        request.headers["Connection"] = "upgrade"
+        return self._door(request)
 
     def data_received(self, data: bytes) -> None:
         """Feed bytes that uvicorn has read: the handshake, and what came with it."""
@@ -113,6 +158,9 @@ class Bridge(WSProtocol):  # type: ignore[misc]
             room[:size] = view[:size]
             view = view[size:]
             self.buffer_updated(size)
+        for head in (self.transport.request, self.transport.response):  # picows keeps them as long as the connection
+            if head is not None:
+                head.headers.clear()
 
     def shutdown(self) -> None:
         """uvicorn is stopping: say goodbye, flush, and cut whoever does not read."""
@@ -121,19 +169,6 @@ class Bridge(WSProtocol):  # type: ignore[misc]
             self.listener.going_away()
         self._tcp.close()
         asyncio.get_running_loop().call_later(self._drain, self._tcp.abort)
-
-
-def _checked(door: Door) -> Door:
-    """``door`` behind what RFC 6455 wants of the handshake and picows does not check."""
-
-    def answer(request: WSUpgradeRequest) -> Answer:
-        if request.headers.get("Sec-WebSocket-Version") != "13":
-            return refuse(426, "this server speaks WebSocket version 13", {"Sec-WebSocket-Version": "13"})
-        # picows wants exactly "upgrade"; browsers send a list, which uvicorn has checked.
-        request.headers["Connection"] = "upgrade"
-        return door(request)
-
-    return answer
 
 
 class HttpProtocol(HttpToolsProtocol):

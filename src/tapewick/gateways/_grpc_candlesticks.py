@@ -111,6 +111,8 @@ class Candlesticks:
                 await self._look()
             except StoreError as error:
                 log.error("cannot look for new instruments", cause=str(error))
+            except Exception:
+                log.exception("cannot look for new instruments")
 
     async def _look(self) -> None:
         ids = chosen(await self._market.instruments(), venue=self._venue)

@@ -6,17 +6,19 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace as with_fields
+
 from tapewick import wire
 from tapewick.channel import parse_position
 from tapewick.errors import BadRequest
-from tapewick.gateways._grpc_books import whole_book
 from tapewick.market import FAR, CandleAnswer, Fill, Market, Window
-from tapewick.model import Head, State, position
+from tapewick.model import NO_END, NO_TIME, Gap, Head, State, position
+from tapewick.proto_books import whole_book
 from tapewick.timeframe import bucket_end, parse
 from tapewick.v1 import market_pb2 as market_pb
 from tapewick.v1 import service_pb2 as pb
 
-__all__ = ["Queries"]
+__all__ = ["Queries", "gap_of"]
 
 DEFAULT_ROWS, MOST_ROWS = 500, 10_000
 DEFAULT_LEVELS, MOST_LEVELS = 100, 5000
@@ -140,12 +142,20 @@ class Queries:
             trades=state.seq,
             first_id=[a for a, _ in ranges],
             last_id=[b for _, b in ranges],
-            gaps=[market_pb.Gap.FromString(wire.body(gap)) for gap in gaps],
+            gaps=[gap_of(gap) for gap in gaps],
             position=position(state.epoch, state.seq),
         )
         if state.instrument.id_kind == "contiguous":
             told.complete = not gaps
         return told
+
+
+def gap_of(gap: Gap) -> market_pb.Gap:
+    """A time is left out where no trade is known on that side."""
+    times = {"left_ts": gap.left_ts, "right_ts": gap.right_ts}
+    known = {name: 0 if ts in (NO_TIME, NO_END) else ts for name, ts in times.items()}
+    told: market_pb.Gap = market_pb.Gap.FromString(wire.body(with_fields(gap, **known)))
+    return told
 
 
 def _limit(asked: int) -> int:

@@ -19,10 +19,10 @@ from tapewick import wire
 from tapewick.channel import Channel
 from tapewick.errors import ApiError, BadRequest, ModelError, NotFound
 from tapewick.gateways import _wishes
-from tapewick.gateways._grpc_frames import ProtoHub, control
-from tapewick.hub import Admitted, Request
+from tapewick.hub import Admitted, Hub, Request
 from tapewick.market import Market
 from tapewick.outbox import Limits, Outbox, Place
+from tapewick.proto_frames import control
 from tapewick.v1 import service_pb2 as pb
 
 __all__ = ["End", "Sink", "Stream"]
@@ -32,7 +32,6 @@ MOST_CHANNELS = 100  # in one request
 MOST_ID = 64
 POSITIONS = "tapewick-pos-bin"
 MOST_TRAILER = 5000  # bytes of positions: clients refuse metadata above 8 KiB, and these travel as base64
-OFFERED = ("trade", "candle", "book", "book_top", "bbo")
 
 
 _LEFT: set[asyncio.Task[None]] = set()  # writers of calls that are over; the loop itself does not keep tasks
@@ -173,7 +172,7 @@ class GrpcOutbox(Outbox):
 class Stream:
     """One client. ``serve`` returns how its call is to end."""
 
-    def __init__(self, market: Market, hub: ProtoHub) -> None:
+    def __init__(self, market: Market, hub: Hub) -> None:
         self._market, self._hub, self._limits = market, hub, hub.limits
         self.sink = Sink()
         self._outbox = self.sink.outbox = GrpcOutbox(self.sink, hub.limits)
@@ -303,12 +302,10 @@ def _request(wish: pb.Subscription) -> Request:
     except msgspec.ValidationError as error:
         raise BadRequest(str(error)) from None
     kind = request.channel.kind
-    if kind not in OFFERED:
-        raise BadRequest(f"{kind} channels are not offered over gRPC ({', '.join(OFFERED)} are); use /v1/ws")
     if wish.WhichOneof("start") == "since_ts":
         if wish.since_ts < 0 or not request.channel.durable:
             raise BadRequest("since_ts is a time in ns, for trade and candle channels", field="since_ts")
         request = request._replace(start=wish.since_ts, snapshot=_wishes.MAX_SNAPSHOT)
     if wish.include_open and kind != "candle":
         raise BadRequest(f"{kind} channels have no option include_open", field="include_open")
-    return request._replace(include_open=wish.include_open or kind != "candle")
+    return request._replace(include_open=wish.include_open or kind != "candle", proto=True)

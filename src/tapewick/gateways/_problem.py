@@ -13,9 +13,9 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from tapewick import metrics
-from tapewick.errors import ApiError, ModelError, StoreError, TooManyRequests
+from tapewick.errors import ApiError, ModelError, StoreError, TooManyRequests, Unauthorized
 
-__all__ = ["HANDLERS", "MEDIA_TYPE", "Problem", "body"]
+__all__ = ["HANDLERS", "MEDIA_TYPE", "Problem", "body", "headers_of"]
 
 log = structlog.get_logger()
 
@@ -41,6 +41,13 @@ def body(status: int, detail: str, field: str | None = None) -> bytes:
     return msgspec.json.encode(problem if field is None else {**problem, "field": field})
 
 
+def headers_of(error: ApiError) -> dict[str, str]:
+    """What HTTP wants to be told beside the status."""
+    if isinstance(error, TooManyRequests):
+        return {"retry-after": str(error.retry_after)}
+    return {"www-authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+
+
 def _response(
     status: int, detail: str, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response[bytes]:
@@ -54,8 +61,7 @@ def _response(
 
 
 def _api(request: AnyRequest, error: ApiError) -> Response[bytes]:
-    headers = {"retry-after": str(error.retry_after)} if isinstance(error, TooManyRequests) else None
-    return _response(error.status, str(error), error.field, headers)
+    return _response(error.status, str(error), error.field, headers_of(error))
 
 
 def _model(request: AnyRequest, error: ModelError) -> Response[bytes]:

@@ -1,4 +1,4 @@
-"""How many costly requests one address may have under way at once: the store serves everybody."""
+"""How much one address may have under way at once: costly requests, push connections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RETRY_AFTER = 2  # seconds; a costly request rarely takes longer
 
 
 class Slot:
-    """One costly request under way; leaving its context, or forgetting it, ends it."""
+    """One that is under way; leaving its context, or forgetting it, ends it."""
 
     def __init__(self, busy: Counter[str], address: str) -> None:
         self._busy, self._address = busy, address
@@ -38,20 +38,28 @@ class Slot:
 
 
 class Quota:
-    """At most ``per_address`` costly requests of one address and ``total`` of all at the same time."""
+    """At most ``per_address`` of one address and ``total`` of all at the same time. ``what`` they are, in the
+    plural, and the ``setting`` that says how many are told to whom it refuses."""
 
-    def __init__(self, per_address: int, total: int = 64) -> None:
-        self._per_address, self._total = per_address, total
+    def __init__(
+        self,
+        per_address: int,
+        total: int | None = None,
+        *,
+        what: str = "costly requests",
+        setting: str = "server.heavy_requests",
+    ) -> None:
+        self._per_address, self._total, self._what, self._setting = per_address, total, what, setting
         self.busy: Counter[str] = Counter()
 
     def slot(self, address: str) -> Slot:
-        """A place for one request of ``address``. Raises ``TooManyRequests``."""
+        """A place for one more of ``address``. Raises ``TooManyRequests``."""
         if self.busy[address] >= self._per_address:
             raise TooManyRequests(
-                f"{self._per_address} costly requests of this address are under way; wait for one to end "
-                "(server.heavy_requests sets how many)",
+                f"{self._per_address} {self._what} of this address are under way; wait for one to end "
+                f"({self._setting} sets how many)",
                 retry_after=RETRY_AFTER,
             )
-        if self.busy.total() >= self._total:
-            raise TooManyRequests("the server has no room for more costly requests now", retry_after=RETRY_AFTER)
+        if self._total is not None and self.busy.total() >= self._total:
+            raise TooManyRequests(f"the server has no room for more {self._what} now", retry_after=RETRY_AFTER)
         return Slot(self.busy, address)

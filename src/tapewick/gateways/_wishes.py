@@ -33,12 +33,13 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     mode: Literal["all", "conflate", "latest"] | None = None
     max_rate: Annotated[float, msgspec.Meta(ge=0.1, le=50)] | None = None
     times: Literal["ms", "ns"] | None = None
+    strict: bool | None = None
 
 
 def options(channel: Channel) -> set[str]:
     """Names of the options channels of this kind have."""
     takes = {"snapshot", "since"} if channel.durable else set()
-    takes |= {"times"} if channel.durable else set()
+    takes |= {"times", "strict"} if channel.durable else set()
     takes |= {"backfill"} if channel.kind == "trade" else set()
     takes |= {"mode", "max_rate"} if channel.kind in ("candle", "bbo", "book_top", "ticker") else set()
     return takes | ({"levels"} if channel.kind in DEFAULT_LEVELS else set())
@@ -55,19 +56,28 @@ def _pace(wanted: Wanted) -> float | None:
     return next(step for step in STEPS if step * wanted.max_rate >= 0.999_999)
 
 
-def request(wanted: Wanted) -> Request:
-    """The wish, with the defaults of its kind. Raises ``BadRequest`` for an option its kind does not have."""
+def request(wanted: Wanted, *, proto: bool = False) -> Request:
+    """The wish, with the defaults of its kind; ``proto``: its frames are to be protobuf, whose times are ns.
+
+    Raises ``BadRequest`` for an option its kind does not have.
+    """
     channel = Channel.parse(wanted.ch)
-    takes = options(channel)
-    for name in ("snapshot", "since", "backfill", "levels", "mode", "max_rate", "times"):
-        if getattr(wanted, name) is not None and name not in takes:
+    takes = options(channel) - ({"times"} if proto else set())
+    return _request(channel, wanted, takes)._replace(proto=proto)
+
+
+def _request(channel: Channel, wanted: Wanted, takes: set[str]) -> Request:
+    for name in ("snapshot", "since", "backfill", "levels", "mode", "max_rate", "times", "strict"):
+        legal = name in takes or (name == "mode" and wanted.mode == "all")  # elsewhere nothing is left out anyway
+        if getattr(wanted, name) is not None and not legal:
             theirs = ", ".join(sorted(takes)) or "none"
             raise BadRequest(f"{channel.kind} channels have no option {name}; theirs: {theirs}", field=name)
+    pace = _pace(wanted) if "mode" in takes else None
     if not channel.durable:
-        return Request(channel, levels=wanted.levels or DEFAULT_LEVELS.get(channel.kind, 0), pace=_pace(wanted))
+        return Request(channel, levels=wanted.levels or DEFAULT_LEVELS.get(channel.kind, 0), pace=pace)
     snapshot = DEFAULT_SNAPSHOT[channel.kind] if wanted.snapshot is None else wanted.snapshot
     since = wanted.since
-    made = Request(channel, snapshot, skip=wanted.backfill == "skip", pace=_pace(wanted), ns=wanted.times == "ns")
+    made = Request(channel, snapshot, skip=wanted.backfill == "skip", pace=pace, ns=wanted.times == "ns")
     if isinstance(since, SinceTime):
         return made._replace(snapshot=MAX_SNAPSHOT, start=since.ts * 1_000_000)
     if isinstance(since, int):
@@ -79,7 +89,7 @@ def request(wanted: Wanted) -> Request:
 
 def told(admitted: Admitted) -> dict[str, object]:
     """How an admitted wish is told to its client."""
-    channel, _, _, _, _, levels, _, pace, _ = admitted.request
+    channel, levels, pace = admitted.request.channel, admitted.request.levels, admitted.request.pace
     rate = {"max_rate": round(1 / pace, 3)} if pace else {}
     if not channel.durable:
         return {"ch": channel.name, "recovered": False, **({"levels": levels} if levels else {}), **rate}

@@ -88,6 +88,11 @@ class BinanceGateway:
         """Begin serving streams."""
         self.streams.start()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why streams no longer flow; None while they do."""
+        return self.streams.trouble
+
     async def stop(self) -> None:
         """End all streams; sockets have been told before."""
         await self.streams.stop()

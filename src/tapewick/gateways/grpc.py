@@ -6,7 +6,7 @@ Needs the extra ``grpc``. The server runs in our own loop; messages of streams a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +17,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tapewick.errors import ApiError, ConfigError, ModelError, NotFound, StoreError
+from tapewick.gateways._auth import Guard
+from tapewick.gateways._grpc_auth import GuardInterceptor
 from tapewick.gateways._grpc_candlesticks import Candlesticks
-from tapewick.gateways._grpc_frames import ProtoHub
 from tapewick.gateways._grpc_query import Queries
 from tapewick.gateways._grpc_stream import End, Sink, Stream
+from tapewick.hub import Hub
 from tapewick.market import Market
 from tapewick.outbox import Limits, Outbox
 from tapewick.v1 import aggregator_pb2, service_pb2
@@ -76,7 +78,7 @@ class GrpcGateway:
 
     ``port`` 0 lets the system choose: ``address`` tells. ``readiness`` returns why the process is not ready,
     None while it is. ``venue``: whose instruments the legacy service sends; empty: Binance's. ``drain``: seconds
-    calls have to end when the gateway stops. Raises ``ConfigError``.
+    calls have to end when the gateway stops. ``tokens``: see ``Guard``. Raises ``ConfigError``.
     """
 
     def __init__(
@@ -90,11 +92,12 @@ class GrpcGateway:
         drain: float = 2.0,
         venue: str = "",
         tls: Tls | None = None,
+        tokens: Collection[str] = (),
     ) -> None:
         self._market, self._host, self._port = market, host, port
         self._readiness, self._drain, self._tls = readiness, drain, tls or Tls()
-        self._limits = limits or Limits()
-        self._hub = ProtoHub(market, self._limits)
+        self._limits, self._guard = limits or Limits(), Guard(tokens)
+        self._hub = Hub(market, self._limits)
         self._queries = Queries(market)
         self._candlesticks = Candlesticks(market, venue=venue, queue_bytes=self._limits.queue_bytes)
         self._streams: set[Stream] = set()
@@ -130,7 +133,8 @@ class GrpcGateway:
         return self._candlesticks.ids
 
     async def __aenter__(self) -> Self:
-        server = self._server = grpc.aio.server(options=OPTIONS)
+        checks = () if self._guard.open else (GuardInterceptor(self._guard),)
+        server = self._server = grpc.aio.server(interceptors=checks, options=OPTIONS)
         self._add_services(server)
         host = f"[{self._host}]" if ":" in self._host else self._host
         credentials, wanted = self._tls.credentials(), f"{host}:{self._port}"

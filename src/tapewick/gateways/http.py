@@ -30,8 +30,9 @@ from picows import WSUpgradeRequest
 from tapewick import __version__, metrics
 from tapewick.errors import ConfigError
 from tapewick.gateways import _docs, _problem, _repair, export, rest, sse, static, stream, udf
+from tapewick.gateways._auth import PUBLIC, Guard, route_guard
 from tapewick.gateways._bridge import Answer as Upgrade
-from tapewick.gateways._bridge import Bridge, Door, HttpProtocol
+from tapewick.gateways._bridge import Bridge, Door, HttpProtocol, guarded
 from tapewick.gateways._quota import Quota
 from tapewick.gateways.binance import BinanceGateway, Options
 from tapewick.hub import Hub
@@ -85,8 +86,9 @@ class HttpGateway:
     ready, None while it is. ``allowed_origins``: other web origins that may call the API. ``drain``:
     seconds clients have to take what is queued when the gateway stops. ``binance``: what Binance clients
     are served. ``tls_cert``, ``tls_key``: PEM files; with them the port speaks TLS only.
-    ``heavy_requests``: costly ones that one address may have under way at once.
-    Raises ``ConfigError``.
+    ``heavy_requests``: costly ones that one address may have under way at once; ``push_per_address``: WebSockets
+    and event streams it may have open. ``tokens``: see ``Guard``. ``ws_deflate``: compress frames for WebSocket
+    clients that offer it. Raises ``ConfigError``.
     """
 
     def __init__(
@@ -105,12 +107,17 @@ class HttpGateway:
         tls_cert: str = "",
         tls_key: str = "",
         heavy_requests: int = 8,
+        push_per_address: int = 16_384,
+        tokens: Collection[str] = (),
+        ws_deflate: bool = False,
     ) -> None:
         self._market, self._host, self._port, self._title = market, host, port, title
         self._origins, self._readiness, self._drain = tuple(allowed_origins), readiness, drain
         self._hub = Hub(market, limits or Limits())
         self._webapp = webapp
-        self.quota = Quota(heavy_requests)
+        self.quota = Quota(heavy_requests, 64)
+        self.push_quota = Quota(push_per_address, what="push connections", setting="server.push_per_address")
+        self._guard, self._deflate = Guard(tokens), ws_deflate
         self._tls = tls_cert, tls_key
         wanted = binance or Options()
         self.binance = BinanceGateway(market, self._hub, wanted, self._origins) if wanted.enabled else None
@@ -133,7 +140,7 @@ class HttpGateway:
         config = uvicorn.Config(
             application,
             http=HttpProtocol,
-            ws=partial(Bridge, self._door(), self._hub.limits.frame_bytes, self._drain),  # type: ignore[arg-type]
+            ws=partial(Bridge, self._door(), self.push_quota, self._hub.limits.frame_bytes, self._drain),  # type: ignore[arg-type]
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -171,13 +178,21 @@ class HttpGateway:
         if self.binance is not None:
             await self.binance.stop()
 
+    @property
+    def _trouble(self) -> str | None:
+        """Why the process is not ready; None while it is."""
+        theirs = self.binance.trouble if self.binance is not None else None
+        return self._readiness() or self._market.trouble or theirs
+
     def _door(self) -> Door:
         """Who may upgrade: to the native protocol, or to Binance's at its paths."""
-        native, binance = stream.door(self._market, self._hub, self._origins), self.binance
+        native = stream.door(self._market, self._hub, self._origins, self._guard, deflates=self._deflate)
+        binance = self.binance
+        theirs = native if binance is None else guarded(binance.door, self._guard)
 
         def answer(request: WSUpgradeRequest) -> Upgrade:
             path = request.path.decode("latin-1").partition("?")[0]
-            return binance.door(request) if binance is not None and binance.owns(path) else native(request)
+            return theirs(request) if binance is not None and binance.owns(path) else native(request)
 
         return answer
 
@@ -187,13 +202,14 @@ class HttpGateway:
                 rest.router(),
                 export.router(),
                 udf.router(),
-                sse.handler(self._market, self._hub, self._origins),
+                sse.handler(self._market, self._hub, self._origins, self.push_quota),
                 _repair.router(),
                 *self._own_routes(),
                 *([] if self.binance is None else self.binance.routes()),
                 *static.handlers(self._webapp),
             ],
             exception_handlers=_problem.HANDLERS,
+            guards=[] if self._guard.open else [route_guard(self._guard)],
             openapi_config=OpenAPIConfig(
                 title=self._title, version=__version__, path="/schema", render_plugins=[JsonRenderPlugin()]
             ),
@@ -207,15 +223,19 @@ class HttpGateway:
     def _own_routes(self) -> list[HTTPRouteHandler]:
         """Health, metrics and documents."""
 
-        @get("/health/live", summary="Whether the process runs", tags=["operation"], responses=_STATUS)
+        @get("/health/live", summary="Whether the process runs", tags=["operation"], responses=_STATUS, opt=PUBLIC)
         async def live() -> Response[bytes]:
             return rest.answer(b'{"status":"ok"}')
 
         @get(
-            "/health/ready", summary="Whether it can serve; 503 names the cause", tags=["operation"], responses=_STATUS
+            "/health/ready",
+            summary="Whether it can serve; 503 names the cause",
+            tags=["operation"],
+            responses=_STATUS,
+            opt=PUBLIC,
         )
         async def ready() -> Response[bytes]:
-            cause = self._readiness() or self._market.trouble
+            cause = self._trouble
             if cause is None:
                 return rest.answer(b'{"status":"ready"}')
             return rest.answer(_problem.body(503, cause), 503, _problem.MEDIA_TYPE)
@@ -227,7 +247,7 @@ class HttpGateway:
             responses=_STATUS,
         )
         async def health() -> Response[bytes]:
-            cause = self._readiness() or self._market.trouble
+            cause = self._trouble
             body = {
                 "status": "ready" if cause is None else "unready",
                 "cause": cause,
@@ -235,19 +255,27 @@ class HttpGateway:
             }
             return rest.answer(msgspec.json.encode(body))
 
+        @get("/v1/ws", include_in_schema=False, opt=PUBLIC)
+        async def unupgraded() -> Response[bytes]:
+            detail = "this address speaks WebSocket: connect with ws:// or wss://, or read /v1/sse with plain HTTP"
+            headers = {"upgrade": "websocket", "connection": "upgrade"}
+            return Response(
+                _problem.body(426, detail), status_code=426, media_type=_problem.MEDIA_TYPE, headers=headers
+            )
+
         @get("/metrics", summary="Prometheus metrics", tags=["operation"], responses=_METRICS)
         async def prometheus() -> Response[bytes]:
             return rest.answer(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
-        @get("/docs", include_in_schema=False)
+        @get("/docs", include_in_schema=False, opt=PUBLIC)
         async def docs(state: State) -> Response[bytes]:
             return rest.answer(state.docs, media_type="text/html")
 
-        @get("/docs/style.css", include_in_schema=False)
+        @get("/docs/style.css", include_in_schema=False, opt=PUBLIC)
         async def style() -> Response[bytes]:
             return rest.answer(_docs.STYLE, media_type="text/css")
 
-        return [live, ready, health, prometheus, docs, style]
+        return [live, ready, health, unupgraded, prometheus, docs, style]
 
 
 def _cors(origins: Collection[str]) -> CORSConfig | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,6 +23,7 @@ from tapewick.errors import BadRequest
 from tapewick.framing import Frame, chunk, sse, sse_body, sse_body_chunk, sse_chunk
 from tapewick.gateways import _wishes
 from tapewick.gateways._bridge import CONNECTION, HttpProtocol, foreign
+from tapewick.gateways._quota import Quota
 from tapewick.gateways._sse_token import Vector
 from tapewick.hub import Admitted, Hub, Request
 from tapewick.market import Market
@@ -41,7 +43,7 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 OPTIONS = ("backfill", "levels", "max_rate", "mode", "snapshot", "times")
-TAKES = ("channels", "since", "last_event_id", *OPTIONS)
+TAKES = ("channels", "since", "last_event_id", "since_ts", *OPTIONS)
 
 
 class VectorOutbox(Outbox):
@@ -50,6 +52,7 @@ class VectorOutbox(Outbox):
     def __init__(self, vector: Vector, pack: Callable[[bytes], bytes], *rest: object) -> None:
         super().__init__(*rest)  # type: ignore[arg-type]
         self._vector, self._pack = vector, pack
+        self.descriptor = -1  # no two readers get the same bytes
 
     def record(self, place: Place, data: bytes, position: bytes) -> None:
         self.raw(self._marked(place, data, position))
@@ -152,8 +155,8 @@ class Session:
             self.ended.set()
 
 
-def handler(market: Market, hub: Hub, allowed_origins: Collection[str]) -> ASGIRouteHandler:
-    """The route."""
+def handler(market: Market, hub: Hub, allowed_origins: Collection[str], quota: Quota) -> ASGIRouteHandler:
+    """The route; ``quota``: how many streams an address may have."""
 
     @asgi(PATH, copy_scope=False)
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,16 +166,17 @@ def handler(market: Market, hub: Hub, allowed_origins: Collection[str]) -> ASGIR
         if foreign(headers.get("origin"), headers.get("host"), allowed_origins):
             raise PermissionDeniedException("this origin is not allowed; add it to server.allowed_origins")
         requests, vector = read(scope["query_string"], headers.get("last-event-id"))
-        admitted = [await hub.admit(request) for request in requests]
-        connection: HttpProtocol = scope["state"][CONNECTION]
-        session = Session(hub, connection, vector, lambda: market.now() // 1_000_000)
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        metrics.http_requests.labels("200").inc()
-        if not connection.transport.is_closing():
-            session.start(admitted)
-            await session.ended.wait()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        connection.transport.close()
+        with quota.slot(str((scope["client"] or ("",))[0])):
+            admitted = [await hub.admit(request) for request in requests]
+            connection: HttpProtocol = scope["state"][CONNECTION]
+            session = Session(hub, connection, vector, lambda: market.now() // 1_000_000)
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            metrics.http_requests.labels("200").inc()
+            if not connection.transport.is_closing():
+                session.start(admitted)
+                await session.ended.wait()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            connection.transport.close()
 
     return stream
 
@@ -218,19 +222,25 @@ def _values(query: bytes) -> dict[str, str]:
 
 
 def _requests(names: Collection[str], values: Mapping[str, str]) -> list[Request]:
-    """A wish for each channel, with those of the options that its kind has."""
+    """A wish for each channel, with those of the options that its kind has. ``since_ts``: a time in ms from which on
+    the stored records are wanted, where a token does not tell more."""
     requests: list[Request] = []
     used: set[str] = set()
     for name in names:
         channel = Channel.parse(name)
         if channel.kind == "book":
             raise BadRequest("book is not offered here: a cut would break its deltas; use book_top", field="channels")
-        own = {option: value for option, value in values.items() if option in _wishes.options(channel)}
+        takes = _wishes.options(channel)
+        own: dict[str, Any] = {option: value for option, value in values.items() if option in takes}
         used |= own.keys()
+        if "since_ts" in values and channel.durable:
+            own["since"] = {"ts": values["since_ts"]}
+            used.add("since_ts")
         try:
             requests.append(_wishes.request(msgspec.convert({"ch": name, **own}, _wishes.Wanted, strict=False)))
         except msgspec.ValidationError as error:
-            raise BadRequest(f"{name[:80]}: {error}", field=str(error).rpartition("$.")[2].strip("`")) from None
+            field = str(error).rpartition("$.")[2].strip("`").replace("since.ts", "since_ts")
+            raise BadRequest(f"{name[:80]}: {error}", field=field) from None
     if unused := values.keys() - used:
         raise BadRequest(f"none of these channels has an option {min(unused)}; leave it out", field=min(unused))
     return requests

@@ -16,6 +16,8 @@ from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from tapewick.gateways._auth import PUBLIC
+
 __all__ = ["WEBAPP", "handlers"]
 
 WEBAPP = Path(__file__).parent / "webapp"
@@ -58,13 +60,13 @@ def handlers(folder: Path = WEBAPP) -> list[HTTPRouteHandler]:
     """Routes ``/`` and ``/PATH`` for the files in ``folder``."""
     files = _load(folder) if folder.is_dir() else {}
 
-    @get("/", include_in_schema=False)
+    @get("/", include_in_schema=False, opt=PUBLIC)
     async def page(request: AnyRequest) -> Response[bytes]:
         if "index.html" not in files:
             return Response(NOT_BUILT.encode(), media_type="text/html", headers={"cache-control": "no-store"})
         return _response(request, files["index.html"])
 
-    @get("/{path:path}", include_in_schema=False)
+    @get("/{path:path}", include_in_schema=False, opt=PUBLIC)
     async def asset(request: AnyRequest, path: FromPath[str]) -> Response[bytes]:
         file = files.get(path.removeprefix("/"))
         if file is None:

@@ -21,6 +21,7 @@ from tapewick.errors import ApiError, BadRequest, NotFound
 from tapewick.gateways import _udf_marks as own_marks
 from tapewick.gateways import _udf_symbols as listing
 from tapewick.gateways._asking import JSON, AnyRequest, answer, heavy_rows, market_of
+from tapewick.gateways._problem import headers_of
 from tapewick.gateways.rest import proven
 from tapewick.market import Market, Window
 from tapewick.model import CandleBatch
@@ -235,7 +236,9 @@ def _error(status: int, text: str) -> Response[bytes]:
 
 
 def _refused(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
-    return _error(error.status, str(error))
+    made = _error(error.status, str(error))
+    made.headers.update(headers_of(error))
+    return made
 
 
 def _malformed(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -5,14 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
+from tapewick import metrics
 from tapewick.clock import Clock
 from tapewick.errors import Disconnected, SourceError, VenueRefused
 from tapewick.net.backoff import Backoff
 
-__all__ = ["Circuit", "CircuitChange", "CircuitState"]
+__all__ = ["Circuit", "CircuitChange", "CircuitState", "tell"]
 
 CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
+
+
+STATES: tuple[CircuitState, ...] = ("closed", "half_open", "open")  # from good to bad
+
+_told: dict[str, WeakKeyDictionary[Circuit, CircuitState]] = {}
+
+
+def tell(host: str, circuit: Circuit, state: CircuitState | None) -> None:
+    """Set the metric of ``host`` to the worst state its circuits told; None: this one is in use no longer."""
+    states = _told.setdefault(host, WeakKeyDictionary())
+    if state is None:
+        states.pop(circuit, None)
+    else:
+        states[circuit] = state
+    worst = max(states.values(), key=STATES.index, default="closed")
+    for each in STATES:
+        metrics.venue_circuit.labels(host, each).set(int(each == worst))
 
 
 class CircuitChange(NamedTuple):

@@ -81,7 +81,7 @@ class Control:
         self.nudge()
 
     def count_pong(self) -> None:
-        """A pong was sent: it counts like a control message."""
+        """A pong or ping was sent: it counts like a control message."""
         self._sent = self._loop.time()
 
     def heard(self, frame: bytes) -> None:

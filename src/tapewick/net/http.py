@@ -95,12 +95,28 @@ class JsonClient:
         status = answer.status_code
         kind = answer.headers.get("content-type", "")
         # ascii() keeps line breaks and control characters of a hostile body out of logs.
-        said = "" if "html" in kind else ascii(body[:160].decode("utf-8", "replace"))
+        said = "" if "html" in kind else _said(body) if "problem+json" in kind else ascii(_text(body[:160]))
         return VenueRefused(
             f"{self._host}{path} answered HTTP {status} {said}".rstrip(),
             status=status,
             retry_after=waiting_time(status, answer.headers.get("retry-after")),
         )
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
+
+
+def _said(body: bytes) -> str:
+    """What a problem document tells people."""
+    try:
+        problem = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        problem = None
+    detail = problem.get("detail") if isinstance(problem, dict) else None
+    if not isinstance(detail, str):
+        return ascii(_text(body[:160]))
+    return "".join(char for char in detail[:500] if char.isprintable())
 
 
 def waiting_time(status: int, retry_after: str | None) -> float | None:

@@ -24,6 +24,8 @@ from tapewick.net.inbox import FRAME_OVERHEAD
 __all__ = ["Link", "Owner", "connect"]
 
 FRAME_CAP = 1 << 20
+FIRST_PING = 1.0  # seconds: does the peer answer any? Not at once, when streams are subscribed to
+SUSPICIOUS = 5.0  # seconds of silence after which a peer is pinged, and again after which it must have answered
 
 # Every failure reaches the consumer of the feed; the library's own log lines would repeat it.
 _quiet = logging.getLogger("tapewick.picows")
@@ -64,8 +66,10 @@ class Link(WSListener):
         self._parts: list[bytes] = []
         self._talk: asyncio.Task[None] | None = None
         self._transport: WSTransport | None = None
-        self._heard = self._loop.time()
+        self._heard = self._since = self._loop.time()
+        self._pinged: float | None = None
         self._closed = asyncio.Event()
+        self._answers = False
         self._abandoned = False
         self.control = control
         self.number = number
@@ -96,14 +100,42 @@ class Link(WSListener):
             self._transport.disconnect(graceful=not at_once)
 
     async def watch(self, idle: float) -> str:
-        """Wait for the end, bringing it about after ``idle`` seconds of silence; what the cause was."""
-        while (quiet := self._heard + idle - self._loop.time()) > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(quiet):
-                    return await self._finish()
-        self.cause = f"silent for {idle:g} s, neither a frame nor a ping"
+        """Wait for the end, bringing it about after ``idle`` seconds of silence; what the cause was.
+
+        A peer that has answered a ping before is dead sooner: when it leaves one unanswered for ``SUSPICIOUS`` seconds.
+        """
+        while True:
+            deadline, ask = self._due(idle)
+            if (rest := deadline - self._loop.time()) > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rest):
+                        return await self._finish()
+            elif ask:
+                self._ping()
+            else:
+                break
+        self.cause = f"silent for {self._loop.time() - self._heard:.1f} s, neither a frame nor a ping"
         self.close(at_once=True)
         return await self._finish()
+
+    def _due(self, idle: float) -> tuple[float, bool]:
+        """When something is due by what is known now, and whether that is a ping: else the peer is dead then."""
+        end = self._heard + idle
+        if self._pinged is None:
+            ping, ask = self._since + FIRST_PING, True
+        elif not self._answers:
+            return min(end, self._loop.time() + SUSPICIOUS), False  # it may answer yet
+        elif self._heard >= self._pinged:
+            ping, ask = self._heard + SUSPICIOUS, True
+        else:
+            ping, ask = self._pinged + SUSPICIOUS, False
+        return (ping, ask) if ping < end else (end, False)
+
+    def _ping(self) -> None:
+        self._pinged = self._loop.time()
+        if self._transport is not None and not self._transport.is_disconnected:
+            self._transport.send_ping(b"")
+            self.control.count_pong()
 
     async def carries(self, wait: float) -> None:
         """Wait until everything wanted has been subscribed to and data flow, ``wait`` seconds for each."""
@@ -136,7 +168,9 @@ class Link(WSListener):
                 self.cause = f"closed by the venue with code {frame.get_close_code():d}"
             transport.send_close(frame.get_close_code())
             transport.disconnect()
-        elif kind != WSMsgType.PONG:
+        elif kind == WSMsgType.PONG:
+            self._answers = True
+        else:
             self._fragment(frame)
         if frame.last_in_buffer and self._frames:
             self._flush()

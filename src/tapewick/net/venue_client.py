@@ -19,7 +19,7 @@ from tapewick.errors import ConfigError, Disconnected, SourceError, VenueRefused
 from tapewick.net.address import shown
 from tapewick.net.backoff import Backoff
 from tapewick.net.budget import HostBudget, Priority, budget_for
-from tapewick.net.circuit import Circuit, CircuitChange, CircuitState
+from tapewick.net.circuit import Circuit, CircuitChange, CircuitState, tell
 from tapewick.net.http import JsonClient
 
 __all__ = ["CircuitChange", "Priority", "VenueClient"]
@@ -77,6 +77,7 @@ class VenueClient:
         self._barred: set[int] = set()
         self._forbidden: OrderedDict[str, int] = OrderedDict()
         self._circuit = Circuit(self._clock, Backoff(cap=retry_cap), self._changed)
+        self._tell("closed")
         self.counters: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
@@ -87,6 +88,7 @@ class VenueClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        self._tell(None)
         for client in self._clients.values():
             await client.aclose()
 
@@ -257,9 +259,12 @@ class VenueClient:
         self.counters[outcome] += 1
         metrics.venue_requests.labels(self._budgets[at].host, outcome).inc()
 
+    def _tell(self, state: CircuitState | None) -> None:
+        for host in {budget.host for budget in self._budgets}:
+            tell(host, self._circuit, state)
+
     def _changed(self, change: CircuitChange) -> None:
-        for state in ("closed", "open", "half_open"):
-            metrics.venue_circuit.labels(self._budgets[0].host, state).set(int(state == change.state))
+        self._tell(change.state)
         if self._on_state is not None:
             self._on_state(change)
 

@@ -64,8 +64,9 @@ class Feed:
     ``tap`` is given every ``Wakeup`` before it is queued, also one the inbox then drops; it neither waits nor raises.
     ``redundant``: two connections deliver everything twice; they differ by ``Wakeup.link``, which also tells
     a renewed connection from the one it replaces. ``tell_links``: the end of each is put in line as ``LinkEnded``.
-    ``idle``: seconds without any frame or ping after which the peer counts as dead. ``lifetime``: seconds after which,
-    and on ``renew()``, a second connection is opened, overlaps, and replaces the first.
+    ``idle``: seconds without any frame or ping after which the peer counts as dead; one that answers pings does after
+    ten, with one unanswered. ``lifetime``: seconds after which, and on ``renew()``, a second connection is opened,
+    overlaps, and replaces the first.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def ws_frame(payload: bytes, opcode: int = 1) -> bytes:
 class Client(WSListener):
     """``combined``: frames are wrapped with their stream's name; ``unit`` 1000: times are in µs.
 
-    ``mute``: the venue pretends to be gone. ``since``: venue time (ns) of the connection.
+    ``mute``: the venue pretends to be gone. ``since``: venue time (ns) of the connection. ``pinged``: pings it sent.
     """
 
     def __init__(self, venue: Exchange, streams: list[str], *, combined: bool, unit: int = 1, since: int = 0) -> None:
@@ -60,6 +60,7 @@ class Client(WSListener):
         self.unit = unit
         self.since = since
         self.mute = False
+        self.pinged = 0
         self.streams: dict[str, None] = {}
         self.transport: WSTransport | None = None
         self.answered = asyncio.get_running_loop().time()
@@ -93,6 +94,7 @@ class Client(WSListener):
         elif self._too_fast():
             self.close(WSCloseCode.POLICY_VIOLATION, b"Too many requests")
         elif kind == WSMsgType.PING:
+            self.pinged += 1
             self.queue(ws_frame(frame.get_payload_as_bytes(), 10))
             self.flush()
         elif kind == WSMsgType.PONG:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 from tapewick.errors import ConfigError
+from tapewick.model import I64
 from tapewick.sources._binance_listing import checked
-from tapewick.timeframe import Timeframe
+from tapewick.timeframe import DAY, SECOND, Timeframe
 from tapewick.timeframe import parse as timeframe
 
 __all__ = ["KINDS", "Archive", "Kind", "named", "planned"]
@@ -63,6 +64,34 @@ class Archive(NamedTuple):
         """Whether a month of it is published by the day too."""
         return len(self.period) == 7 and self.interval not in _MONTHLY_ONLY
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The times (UTC ns) its rows lie between, the end exclusive. Raises ``ConfigError`` for no day or month."""
+        try:
+            first = dt.datetime.fromisoformat(self.period if len(self.period) == 10 else f"{self.period}-01")
+        except ValueError:
+            raise ConfigError(f"{self.name} names no day or month of the calendar: check its name") from None
+        days = 1 if len(self.period) == 10 else calendar.monthrange(first.year, first.month)[1]
+        start = calendar.timegm(first.timetuple()) * SECOND
+        return start, start + days * DAY
+
+    def strays(self, times: I64) -> str | None:
+        """What is wrong with rows of these times (UTC ns) in this file; None if nothing.
+
+        Of bars longer than a day nothing is said: which month's file holds one that begins in another is the venue's.
+        """
+        if self.interval in _MONTHLY_ONLY:
+            return None
+        start, end = self.span
+        outside = times[(times < start) | (times >= end)]
+        if not len(outside):
+            return None
+        day = dt.datetime.fromtimestamp(int(outside[0]) // SECOND, dt.UTC).date()
+        return (
+            f"{self.name}: it holds rows of {day}, its name says {self.period}: give it the name it was published "
+            "under, or fetch it anew"
+        )
+
     def daily(self) -> list[Archive]:
         """The files of a month's days."""
         year, month = map(int, self.period.split("-"))
@@ -101,9 +130,11 @@ def planned(
     """The files that hold ``first`` to ``last``: months where they lie in it whole and are over, else days.
 
     Bars longer than a day come by the month only: of every month that is touched. Raises ``ConfigError`` for what
-    cannot be a symbol.
+    cannot be a symbol, or a venue without archives.
     """
     venue, colon, symbol = instrument.rpartition(":")
+    if colon and venue not in _FOLDERS:
+        raise ConfigError(f"{venue!r} publishes no archives: name an instrument of {', '.join(_FOLDERS)}")
     interval = "" if tf is None else "1mo" if tf.name == "1M" else tf.name
     whole = Archive(venue if colon else "binance", kind, checked(symbol), interval, "")
     day = first

@@ -153,6 +153,11 @@ class Books:
         del self._owner[feed]
         return [update for entry in entries for update in entry.sync.lost("the connection ended")]
 
+    def silent(self, symbol: str, detail: str) -> list[BookUpdate]:
+        """The changes of ``symbol`` stay away, while its connection lives: its book is not what the venue has."""
+        entry = self._entries.get(symbol)
+        return [] if entry is None else entry.sync.lost(detail)
+
     def wholes(self, now: int) -> Iterator[BookUpdate]:
         """Whole books that are due: a reader that joins late, or has missed an update, starts from these."""
         for entry in self._entries.values():

@@ -16,6 +16,7 @@ from tapewick.net.venue_client import Priority, VenueClient
 
 __all__ = ["PRODUCTS", "Product", "addresses", "checked", "chunks", "listed"]
 
+SIMULATED = "sim"
 SYMBOLS_PER_REQUEST = 100
 LISTING_WEIGHT = 20
 SCHEMES = ("http", "https", "ws", "wss")
@@ -73,6 +74,7 @@ class _Symbol(msgspec.Struct):
     status: str = ""
     contractStatus: str = ""
     filters: list[_Filter] = []
+    simulated: bool = False  # said by a tapewick that relays its demo, and by nobody else
 
 
 class _Listing(msgspec.Struct):
@@ -82,7 +84,10 @@ class _Listing(msgspec.Struct):
 async def listed(
     rest: VenueClient, product: Product, symbols: Sequence[str], *, venue: str, granularity: Literal["raw", "agg"]
 ) -> list[Instrument]:
-    """Those of ``symbols`` the venue lists, as instruments of ``venue``. Raises ``SourceError``."""
+    """Those of ``symbols`` the venue lists, as instruments of ``venue``.
+
+    Raises ``SourceError``, and ``ConfigError`` when simulated markets would be taken for a real venue's.
+    """
     path = f"{product.root}/exchangeInfo"
     if not product.filtered:
         found = (await rest.get(path, _Listing, priority=Priority.BOOK)).symbols
@@ -91,6 +96,9 @@ async def listed(
         for chunk in chunks(symbols, SYMBOLS_PER_REQUEST):
             found += await _looked_up(rest, path, chunk)
     wanted = set(symbols)
+    invented = next((each.symbol for each in found if each.simulated), None)
+    if invented is not None and venue != SIMULATED:
+        raise ConfigError(f"prices of {invented} are simulated there: follow it as {SIMULATED}:{invented}")
     return [_instrument(each, venue, granularity) for each in found if each.symbol in wanted]
 
 

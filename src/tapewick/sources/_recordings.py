@@ -23,7 +23,8 @@ from tapewick.sources._files import BLOCK, Blocks
 
 __all__ = ["Part", "Recording", "VENUES"]
 
-VENUES = ("binance", "binance-usdm", "binance-coinm")
+_MARKETS = ("binance", "binance-usdm", "binance-coinm")
+VENUES = (*_MARKETS, "sim")
 
 _RECORDER = re.compile(rb"\d{18,19} [\[{]")
 _RECEIVED = re.compile(rb"(\d{1,12})(?:\.(\d{1,18}))?: (.*)", re.DOTALL)
@@ -39,6 +40,8 @@ _NAMES = {
     "usdm": "binance-usdm", "um": "binance-usdm", "futures": "binance-usdm",
     "coinm": "binance-coinm", "cm": "binance-coinm", "delivery": "binance-coinm",
 }  # fmt: skip
+# A recorder names a file of any other venue `<venue>-<kind>_<symbol>_…`.
+_OTHER_VENUE = re.compile(rf"(.+?)-(?:{'|'.join(_NAMES)})_")
 # The futures test network serves both kinds under one domain, so the COIN-M prefix decides first.
 _HOSTS = (
     (re.compile(rb"://(dstream|dapi)\."), "binance-coinm"),
@@ -262,8 +265,7 @@ def _venue(path: Path, head: bytes, option: str | None, *, capture: bool) -> str
     if named is None and capture and (urls := re.findall(rb"^\w+://\S+", head, re.MULTILINE)):
         return next((venue for pattern, venue in _HOSTS if pattern.search(urls[0])), None)
     if named is None:
-        tokens = re.split(r"[^a-z0-9]+", path.name.lower())
-        named = next((_NAMES[token] for token in tokens if token in _NAMES), None)
+        named = _named(path)
     seen = _hint(head)
     if named is None:
         if seen is None and not capture:
@@ -271,11 +273,26 @@ def _venue(path: Path, head: bytes, option: str | None, *, capture: bool) -> str
                 f"{path}: cannot tell which market it was recorded on; name it: --venue {'|'.join(VENUES)}"
             )
         return "binance-usdm" if seen == "futures" else seen
-    agrees = seen is None or named == seen or (seen == "futures" and named != "binance")
-    if named in VENUES and not agrees:
+    kind = "binance" if named == "sim" else named  # the simulated venue speaks the spot market's language
+    agrees = seen is None or kind == seen or (seen == "futures" and kind != "binance")
+    if kind in _MARKETS and not agrees:
         said = "the option" if option is not None else "the file's name"
         raise BadPayload(f"{path}: {said} says {named}, but its frames are of {seen}; correct --venue")
     return named
+
+
+def _named(path: Path) -> str | None:
+    """The venue a file's name tells, None if it tells none. Raises ``BadPayload`` for one we do not know."""
+    name = path.name.lower()
+    other = _OTHER_VENUE.match(name)
+    if other is not None and other[1] != "binance":
+        if other[1] in VENUES:
+            return other[1]
+        raise BadPayload(
+            f"{path}: its name says venue {other[1]!r}, which is none we know; say whose frames they are: "
+            f"--venue {'|'.join(VENUES)}"
+        )
+    return next((_NAMES[token] for token in re.split(r"[^a-z0-9]+", name) if token in _NAMES), None)
 
 
 def _hint(head: bytes) -> str | None:

@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,7 @@ class ArchiveTrades:
     ) -> None:
         self._archives, self._fetcher, self._told = archives, fetcher, told
         self._readers: dict[str, CsvTrades] = {}
+        self._announced: set[str] = set()
         self._rejects = Rejects()
         self.others: Counter[str] = Counter()
         self.done: list[Verified] = []
@@ -138,22 +140,26 @@ class ArchiveTrades:
 
     async def _read(self, verified: Verified, faults: list[str]) -> AsyncGenerator[Event, None]:
         archive = verified.archive
-        id, fresh = archive.instrument, archive.instrument not in self._readers
-        if fresh:
+        id = archive.instrument
+        if id not in self._readers:
             self._readers[id] = CsvTrades(id, self.others, self._rejects, aggregates=archive.kind == "aggTrades")
         batches = _vouched(self._readers[id].read(verified.path), self._rejects.counts)
-        async for batch in threaded(batches, faults):
-            if fresh and (len(batch) or batch.covers):
-                fresh = False
-                yield Instrument(
-                    id=id,
-                    venue=archive.venue,
-                    symbol=archive.symbol,
-                    price_scale=batch.price_scale,
-                    size_scale=batch.size_scale,
-                    granularity="agg" if archive.kind == "aggTrades" else "raw",
-                )
-            yield batch
+        async with aclosing(threaded(batches, faults)) as read:
+            async for batch in read:
+                if (stray := archive.strays(batch.ts_event)) is not None:
+                    faults.append(stray)
+                    return
+                if id not in self._announced and (len(batch) or batch.covers):
+                    self._announced.add(id)
+                    yield Instrument(
+                        id=id,
+                        venue=archive.venue,
+                        symbol=archive.symbol,
+                        price_scale=batch.price_scale,
+                        size_scale=batch.size_scale,
+                        granularity="agg" if archive.kind == "aggTrades" else "raw",
+                    )
+                yield batch
 
 
 def _vouched(batches: Iterator[TradeBatch], rejects: Counter[str]) -> Iterator[TradeBatch]:

@@ -222,6 +222,8 @@ class BinanceSource:
         findings = self.watchdog.check(now)
         for change in findings.changes:
             yield change.health()
+            if self.books is not None and (change.channel, change.state) == ("depth", "stale"):
+                yield from self.books.silent(change.instrument.partition(":")[2], change.detail)
         if findings.resubscribe and self._streams is not None:
             self._streams.resubscribe((id.partition(":")[2], channel) for id, channel in findings.resubscribe)
 

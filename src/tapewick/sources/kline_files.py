@@ -6,7 +6,7 @@ bar without trades is kept as one without prices, whatever price the file carrie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -17,7 +17,7 @@ import numpy as np
 from tapewick.decimals import INT64_MAX, split
 from tapewick.engine.candles import SUMS, put_sums
 from tapewick.errors import BadDecimal, BadPayload
-from tapewick.model import CANDLE, Candles, Origin, State
+from tapewick.model import CANDLE, I64, Candles, Origin, State
 from tapewick.sources._files import Rejects, read_text
 from tapewick.sources._stamps import EARLIEST, LATEST, unit_of
 from tapewick.timeframe import Timeframe, bucket, bucket_end, parse
@@ -56,13 +56,14 @@ def read_klines(
     price_scale: int = 8,
     size_scale: int = 8,
     rejects: Rejects | None = None,
+    check: Callable[[Path, I64], None] = lambda path, times: None,
 ) -> Candles:
     """The import rows of kline files of timeframe ``tf``, ascending; of rows with one key the last counts.
 
     Mantissas are at ``price_scale`` and ``size_scale``, quote volumes at their sum. Rows that
     cannot be a candle of ``tf`` are counted in ``rejects`` where it is given, else raise
     ``BadPayload`` with file and line. So does a file without any such row, a damaged one, and one
-    whose bars are not of length ``tf``.
+    whose bars are not of length ``tf``. ``check`` is given each file's open times (ns), and may raise.
     """
     frame = parse(tf) if isinstance(tf, str) else tf
     parts = []
@@ -75,6 +76,7 @@ def read_klines(
             # Close times come in ms or µs, the last tick before the next bar.
             regular += sum(0 < bucket_end(frame, bar.open_time) - bar.close_time <= 1_000_000 for bar in bars)
             parts.append(_as_rows(bars, frame))
+            check(path, parts[-1]["open_time"])
         if regular * 2 < found:  # outages make a few close times irregular, never most of them
             raise BadPayload(f"{path}: its close times are not those of {frame.name} bars; name their timeframe: --tf")
         if not found:

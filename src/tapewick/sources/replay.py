@@ -59,7 +59,7 @@ class _Reader:
 class ReplaySource:
     """Trades from recorded files, as recorder lines or capture lines, plain, ``.gz`` or ``.zst``.
 
-    ``venue``: ``binance``, ``binance-usdm`` or ``binance-coinm``; None: told from the files.
+    ``venue``: ``binance``, ``binance-usdm``, ``binance-coinm`` or ``sim``; None: told from the files.
     ``speed``: times real time, None = as fast as possible; ``clock`` is moved along the recording.
     While it runs, ``lines`` = ``trades`` + all of ``others`` (frames that are no trades, by kind)
     + all of ``rejects`` (malformed ones, by reason), and ``bytes_read`` of ``bytes_total``

@@ -18,6 +18,7 @@ from typing import TypeVar
 import duckdb
 
 from tapewick.errors import StoreBusy, StoreDamaged, StoreError
+from tapewick.stores import _duckdb_log
 from tapewick.stores._migrations import LEDGER, load, plan
 
 __all__ = ["FILE", "DuckDBFile", "migrate", "set_wal_aside", "translate"]
@@ -112,6 +113,8 @@ class DuckDBFile:
             _open_here.add(path)
 
     def _connect(self, path: Path) -> None:
+        if (damage := _duckdb_log.check(path.with_name(f"{FILE}.wal"))) is not None:
+            raise StoreDamaged(_damaged(self.folder, damage))
         self._database = duckdb.connect(str(path), read_only=self.read_only, config=self._settings)
         self._generation += 1
 
@@ -120,7 +123,8 @@ class DuckDBFile:
         if not self.read_only:
             run_steps(database)
         elif plan(load("duckdb"), applied(database)):
-            raise StoreError(f"the schema in {self.folder} is older than this tapewick: run `tapewick migrate up`")
+            command = f"tapewick migrate up --data {self.folder}"
+            raise StoreError(f"the schema in {self.folder} is older than this tapewick: run `{command}`")
 
     def _write(self, job: Job[T]) -> T:
         if self._database is None:
@@ -254,6 +258,10 @@ def _busy(folder: Path) -> str:
     return f"{folder} is in use by another tapewick: use --url http://… to ask the running server, or stop it"
 
 
+def _damaged(folder: Path, said: str) -> str:
+    return f"{folder / FILE} cannot be read: run `tapewick doctor --data {folder}` ({said})"
+
+
 def translate(error: duckdb.Error, folder: Path) -> StoreError:
     """The error to raise for one of DuckDB's, saying what to do next."""
     text = str(error)
@@ -273,5 +281,5 @@ def translate(error: duckdb.Error, folder: Path) -> StoreError:
     if isinstance(error, duckdb.OutOfMemoryException):
         return StoreError(f"DuckDB ran out of memory: raise the store's memory limit ({said})")
     if has(_DAMAGED) or isinstance(error, duckdb.FatalException | duckdb.InternalException):
-        return StoreDamaged(f"{folder / FILE} cannot be read: run `tapewick doctor --data {folder}` ({said})")
+        return StoreDamaged(_damaged(folder, said))
     return StoreError(f"the store in {folder} failed: {said}")

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("trades", "candles", "head", "wanted", "instrument", "health", "book", "quote", "gap")
+    __slots__ = ("trades", "candles", "head", "wanted", "instrument", "health", "book", "quote", "gap", "origin", "number")
     TRADES_FIELD_NUMBER: _ClassVar[int]
     CANDLES_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,8 @@ class Envelope(_message.Message):
     BOOK_FIELD_NUMBER: _ClassVar[int]
     QUOTE_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     trades: Trades
     candles: Candles
     head: Head
@@ -26,7 +28,9 @@ class Envelope(_message.Message):
     book: Book
     quote: Quote
     gap: Gap
-    def __init__(self, trades: _Optional[_Union[Trades, _Mapping]] = ..., candles: _Optional[_Union[Candles, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., instrument: _Optional[_Union[Instrument, _Mapping]] = ..., health: _Optional[_Union[Health, _Mapping]] = ..., book: _Optional[_Union[Book, _Mapping]] = ..., quote: _Optional[_Union[Quote, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ...) -> None: ...
+    origin: int
+    number: int
+    def __init__(self, trades: _Optional[_Union[Trades, _Mapping]] = ..., candles: _Optional[_Union[Candles, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., instrument: _Optional[_Union[Instrument, _Mapping]] = ..., health: _Optional[_Union[Health, _Mapping]] = ..., book: _Optional[_Union[Book, _Mapping]] = ..., quote: _Optional[_Union[Quote, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., origin: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Trades(_message.Message):
     __slots__ = ("instrument", "price_scale", "size_scale", "trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side", "seq", "covers_given", "covers_from", "covers_to", "late", "clock", "source", "epoch")

@@ -70,7 +70,7 @@ class Subscription(_message.Message):
     def __init__(self, channel: _Optional[str] = ..., snapshot: _Optional[int] = ..., since: _Optional[str] = ..., since_ts: _Optional[int] = ..., backfill: _Optional[_Union[Backfill, str]] = ..., include_open: _Optional[bool] = ..., levels: _Optional[int] = ..., strict: _Optional[bool] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("type", "channel", "pos", "from_pos", "to_pos", "ts", "kind", "reason", "late", "trades", "candles", "book", "quote", "count", "id", "code", "message", "channels")
+    __slots__ = ("type", "channel", "pos", "from_pos", "to_pos", "ts", "kind", "reason", "late", "trades", "candles", "book", "quote", "ticker", "count", "id", "code", "message", "channels", "conditions")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TYPE_UNSPECIFIED: _ClassVar[Frame.Type]
@@ -112,11 +112,13 @@ class Frame(_message.Message):
     CANDLES_FIELD_NUMBER: _ClassVar[int]
     BOOK_FIELD_NUMBER: _ClassVar[int]
     QUOTE_FIELD_NUMBER: _ClassVar[int]
+    TICKER_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     type: Frame.Type
     channel: str
     pos: str
@@ -130,12 +132,50 @@ class Frame(_message.Message):
     candles: _market_pb2.Candles
     book: _market_pb2.Book
     quote: _market_pb2.Quote
+    ticker: Ticker
     count: int
     id: str
     code: str
     message: str
     channels: _containers.RepeatedCompositeFieldContainer[ChannelState]
-    def __init__(self, type: _Optional[_Union[Frame.Type, str]] = ..., channel: _Optional[str] = ..., pos: _Optional[str] = ..., from_pos: _Optional[str] = ..., to_pos: _Optional[str] = ..., ts: _Optional[int] = ..., kind: _Optional[str] = ..., reason: _Optional[str] = ..., late: _Optional[bool] = ..., trades: _Optional[_Union[_market_pb2.Trades, _Mapping]] = ..., candles: _Optional[_Union[_market_pb2.Candles, _Mapping]] = ..., book: _Optional[_Union[_market_pb2.Book, _Mapping]] = ..., quote: _Optional[_Union[_market_pb2.Quote, _Mapping]] = ..., count: _Optional[int] = ..., id: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., channels: _Optional[_Iterable[_Union[ChannelState, _Mapping]]] = ...) -> None: ...
+    conditions: _containers.RepeatedCompositeFieldContainer[Condition]
+    def __init__(self, type: _Optional[_Union[Frame.Type, str]] = ..., channel: _Optional[str] = ..., pos: _Optional[str] = ..., from_pos: _Optional[str] = ..., to_pos: _Optional[str] = ..., ts: _Optional[int] = ..., kind: _Optional[str] = ..., reason: _Optional[str] = ..., late: _Optional[bool] = ..., trades: _Optional[_Union[_market_pb2.Trades, _Mapping]] = ..., candles: _Optional[_Union[_market_pb2.Candles, _Mapping]] = ..., book: _Optional[_Union[_market_pb2.Book, _Mapping]] = ..., quote: _Optional[_Union[_market_pb2.Quote, _Mapping]] = ..., ticker: _Optional[_Union[Ticker, _Mapping]] = ..., count: _Optional[int] = ..., id: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., channels: _Optional[_Iterable[_Union[ChannelState, _Mapping]]] = ..., conditions: _Optional[_Iterable[_Union[Condition, _Mapping]]] = ...) -> None: ...
+
+class Condition(_message.Message):
+    __slots__ = ("kind", "instrument", "source", "state", "detail", "ts", "source_run", "seq", "last_update_id", "ts_event", "left_id", "right_id", "left_ts", "right_ts", "reason", "attempts")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_RUN_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    LAST_UPDATE_ID_FIELD_NUMBER: _ClassVar[int]
+    TS_EVENT_FIELD_NUMBER: _ClassVar[int]
+    LEFT_ID_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_ID_FIELD_NUMBER: _ClassVar[int]
+    LEFT_TS_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_TS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    instrument: str
+    source: str
+    state: str
+    detail: str
+    ts: int
+    source_run: str
+    seq: int
+    last_update_id: int
+    ts_event: int
+    left_id: int
+    right_id: int
+    left_ts: int
+    right_ts: int
+    reason: str
+    attempts: int
+    def __init__(self, kind: _Optional[str] = ..., instrument: _Optional[str] = ..., source: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., ts: _Optional[int] = ..., source_run: _Optional[str] = ..., seq: _Optional[int] = ..., last_update_id: _Optional[int] = ..., ts_event: _Optional[int] = ..., left_id: _Optional[int] = ..., right_id: _Optional[int] = ..., left_ts: _Optional[int] = ..., right_ts: _Optional[int] = ..., reason: _Optional[str] = ..., attempts: _Optional[int] = ...) -> None: ...
 
 class ChannelState(_message.Message):
     __slots__ = ("channel", "pos", "recovered", "replayed", "levels", "code", "message")

@@ -97,7 +97,9 @@ function ConnectionBadge(): JSX.Element {
   const { state, latency, rate, detail } = useValue((value) => value.connection);
   const alive = state === "live" || state === "stale";
   const hint = alive
-    ? "Median time from exchange to this browser, and messages per second"
+    ? state === "stale" && detail !== ""
+      ? detail
+      : "Median time from exchange to this browser, and messages per second"
     : `Retrying${detail === "" ? "" : `: ${detail}`}`;
   return (
     <div className={`connection ${state}`} title={hint}>

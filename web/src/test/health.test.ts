@@ -30,6 +30,29 @@ describe("connection state", () => {
     expect(health.read(21_000, true).state).toBe("offline");
   });
 
+  it("is stale at once when the source behind it is gone, and says so", () => {
+    const health = new Health(0);
+    health.phase("open", "", 0);
+    const row = { kind: "stream_health", source: "binance:spot", instrument: null };
+    health.conditions([{ ...row, state: "disconnected", detail: "cannot be reached" }]);
+    health.frame(50, []);
+    expect(health.read(100, true)).toMatchObject({
+      state: "stale",
+      detail: "binance:spot is disconnected: cannot be reached",
+    });
+    health.conditions([{ ...row, state: "connected" }]);
+    expect(health.read(200, true)).toMatchObject({ state: "live", detail: "" });
+  });
+
+  it("forgets the source of another instrument", () => {
+    const health = new Health(0);
+    health.phase("open", "", 0);
+    health.conditions([{ kind: "stream_health", source: "s", instrument: "a:B", state: "stale", detail: "" }]);
+    expect(health.read(0, true).detail).toBe("s is stale");
+    health.reset(0);
+    expect(health.read(0, true).state).toBe("live");
+  });
+
   it("is offline when the server has refused", () => {
     const health = new Health(0);
     health.phase("refused", "not authenticated", 0);

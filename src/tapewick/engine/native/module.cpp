@@ -10,6 +10,7 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 
+void bind_sockets(nb::module_& m);
 #ifdef HAVE_CODEC
 void bind_codec(nb::module_& m);
 void bind_book(nb::module_& m);
@@ -159,6 +160,7 @@ NB_MODULE(_native, m) {
     m.doc() = "The engine's arithmetic in C++; the readable twin is tapewick.engine._reference.";
     tapewick::load_names();
     tapewick::bind_core(m);
+    bind_sockets(m);
 #ifdef HAVE_CODEC
     bind_codec(m);
     bind_book(m);

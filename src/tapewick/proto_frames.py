@@ -1,6 +1,6 @@
-"""The frames of the gRPC stream: the events of the JSON protocols as protobuf, rows as columns.
+"""The events of the JSON protocols as protobuf ``Frame`` messages: rows as columns, encoded once per channel.
 
-Encoded once per channel by the fan-out that serves the JSON protocols too: only the writing differs.
+For binary WebSocket frames and gRPC alike; no protobuf runtime is needed.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from typing import Any
 
 from tapewick import wire
 from tapewick.channel import Batch, Channel, Page
-from tapewick.fanout import Fanout
 from tapewick.frames import Frames, Text
-from tapewick.gateways._grpc_books import BookReaders, QuoteReaders
-from tapewick.hub import Hub
 from tapewick.market import Market
 from tapewick.model import CandleBatch, State, position
-from tapewick.readers import Readers, Request
-from tapewick.v1 import service_pb2 as pb
 
-__all__ = ["ProtoHub", "control"]
+__all__ = ["ClosedFrames", "ProtoFrames", "control", "in_ns"]
 
 RENAMED = {"ch": "channel", "from": "from_pos", "to": "to_pos", "msg": "message", "dropped": "count"}
+TOLD = {"type", "channel", "pos", "from_pos", "to_pos", "reason", "count", "id", "code", "message", "ts"}
+MS = 1_000_000
 
 
 class ProtoFrames(Frames):
@@ -70,31 +67,28 @@ class ClosedFrames(ProtoFrames):
         return super().snapshot(page)
 
 
-class ProtoHub(Hub):
-    """All channels somebody follows over gRPC."""
-
-    def _made(self, request: Request) -> Fanout | Readers:
-        channel = request.channel
-        if channel.kind in ("book", "book_top"):
-            return BookReaders(self._market, channel, self.limits, request.levels)
-        if channel.kind == "bbo":
-            return QuoteReaders(self._market, channel, self.limits)
-        frames = ProtoFrames if request.include_open else ClosedFrames
-        return Fanout(self._market, channel, self.limits, frames)
-
-
 def control(message: Mapping[str, Any]) -> bytes:
-    """A frame of one connection's own, from what the JSON protocols would send."""
+    """A frame of one connection's own, from what the JSON protocols would send: what the schema has of it.
+
+    Refused channels are told among the others, by their code; an id becomes text; times become ns.
+    """
     fields = {RENAMED.get(name, name): value for name, value in message.items()}
-    frame = pb.Frame(type=pb.Frame.Type.Value(fields.pop("type").upper()))
-    for name, value in fields.items():
-        if name == "channels" or (name == "pos" and isinstance(value, Mapping)):
-            rows = value if name == "channels" else [{"ch": channel, "pos": pos} for channel, pos in value.items()]
-            frame.channels.extend(_state(row) for row in rows)
-        else:
-            setattr(frame, name, value)
-    return bytes(frame.SerializeToString())
+    rows = [*fields.pop("channels", ()), *fields.pop("errors", ())]
+    if isinstance(fields.get("pos"), Mapping):  # where to resume each
+        rows += [{"ch": channel, "pos": pos} for channel, pos in fields.pop("pos").items()]
+    if "server_ts" in fields:
+        fields["ts"] = fields["server_ts"] * MS
+    if "id" in fields:
+        fields["id"] = "" if fields["id"] is None else str(fields["id"])
+    told = {name: value for name, value in fields.items() if name in TOLD}
+    return wire.frame(told.pop("type"), channels=[_state(row) for row in rows], **told)
 
 
-def _state(row: Mapping[str, Any]) -> pb.ChannelState:
-    return pb.ChannelState(**{RENAMED.get(name, name): value for name, value in row.items()})
+def _state(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(name, name): value for name, value in row.items()}
+
+
+def in_ns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON row of a ticker or condition with its times as ns, as messages tell them."""
+    times = {name: row[name] * MS for name in ("ts", "ts_event", "left_ts", "right_ts") if row.get(name) is not None}
+    return {**row, **times}

@@ -1,4 +1,4 @@
-"""Order books and best bids and asks over gRPC: ``Book`` and ``Quote`` messages in frames.
+"""Order books and best bids and asks as protobuf: ``Book`` and ``Quote`` messages in frames.
 
 ``book`` sends a snapshot, then what changed among the best ``levels``; ``book_top`` the whole best levels
 each time, ``bbo`` the best bid and ask, both conflated.
@@ -48,11 +48,12 @@ def _update(view: BookView, prev_seq: int, first_id: int, shown: Levels, *, snap
 
 
 class BookReaders(Readers):
-    """``book`` and ``book_top``; who does not keep up gets the whole book again."""
+    """``book`` and ``book_top``; who does not keep up gets the whole book again. ``every``: each ``book_top`` is
+    sent, also to readers that do not keep up."""
 
-    def __init__(self, market: Market, channel: Channel, limits: Limits, levels: int) -> None:
+    def __init__(self, market: Market, channel: Channel, limits: Limits, levels: int, *, every: bool = False) -> None:
         super().__init__(channel)
-        self._market, self._limits, self._depth = market, limits, levels
+        self._market, self._limits, self._depth, self._every = market, limits, levels, every
         self._held: Levels | None = None  # what the readers hold; None: they wait for a snapshot
         self._run, self._seq, self._state, self._scales = "", 0, "", (0, 0)
         self._first_id, self._due = 0, 0.0
@@ -108,7 +109,8 @@ class BookReaders(Readers):
         same = view.run == self._run and (view.price_scale, view.size_scale) == self._scales
         self._hold(view, levels)
         if self.channel.kind == "book_top":
-            self._write_latest(self._frame("update", whole_book(view, self._depth)))
+            write = self._write if self._every else self._write_latest
+            write(self._frame("update", whole_book(view, self._depth)))
         elif not view.live:
             self._write(self._frame("update", _update(view, view.seq, view.first_id, EMPTY), "state"))
         elif held is None or not same:
@@ -118,11 +120,11 @@ class BookReaders(Readers):
 
 
 class QuoteReaders(Readers):
-    """``bbo``: the first change at once, then the newest every ``flush_s``."""
+    """``bbo``: the first change at once, then the newest every ``flush_s``. ``every``: each of them is sent."""
 
-    def __init__(self, market: Market, channel: Channel, limits: Limits) -> None:
+    def __init__(self, market: Market, channel: Channel, limits: Limits, *, every: bool = False) -> None:
         super().__init__(channel)
-        self._market, self._limits = market, limits
+        self._market, self._limits, self._every = market, limits, every
         self._shown: Quote | None = None
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -158,4 +160,5 @@ class QuoteReaders(Readers):
         if quote is not None and (self._shown is None or differs(quote, self._shown)):
             self._shown = quote
             self._due = self._loop.time() + self._limits.flush_s
-            self._write_latest(self._frame("update", quote))
+            write = self._write if self._every else self._write_latest
+            write(self._frame("update", quote))

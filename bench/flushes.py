@@ -1,0 +1,225 @@
+"""Many candles to many clients: 100 instruments, 5,000 clients, ten flushes a second, 50,000 trades a second in.
+
+Work: a sender plays Binance's combined trade stream (picows; every millisecond the trades that are due, instruments
+in turn, one trade per frame) to ``tapewick serve`` whole: decode, tape, timeframes, durable DuckDB, hub, `/v1/ws`. Each
+client follows the live one-minute candle of one instrument with ``max_rate`` 10, so 50 clients share one. The price of
+a trade is the time at which it was due; the clients (`clients.c`) take from each update's close how old the newest
+trade inside is. A sender that is late makes that age larger, never smaller. The server is on core 0, sender and clients
+share core 1. p99 holds this machine's scheduler; the trades sent, the updates received and the clients' own load are
+told beside it.
+
+Half-size rounds alternate with whole ones: where only those miss the bound, the machine is what was measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import msgspec
+import uvloop
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+
+import measured
+from fanout import UPGRADE, pinned
+from harness import Bench, arguments
+from idle_clients import Clients, compiled
+from pages import LISTED
+from tapewick.framing import ws_text
+
+FIRST = 7_000_000_000
+WARM = 3.0  # seconds before the measured ones
+UNIT = 100_000  # ns; a price's last digit
+TRADE = (
+    '{"stream":"%s@trade","data":{"e":"trade","E":%d,"s":"%s","t":%d,"p":"%d.%02d000000","q":"0.00100000",'
+    '"T":%d,"m":true,"M":true}}'
+)
+
+
+class Venue(WSListener):
+    """The venue's stream server: every subscriber gets every trade."""
+
+    def __init__(self) -> None:
+        self.transports: list[WSTransport] = []
+        self.joined = asyncio.Event()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transports.append(transport)
+        self.joined.set()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.transports.remove(transport)
+
+
+@asynccontextmanager
+async def listing(symbols: list[str]) -> AsyncIterator[str]:
+    """The venue's REST server: it lists them, tells the time and has no trades to repair from."""
+    listed = [{**LISTED, "symbol": name, "baseAsset": name.removesuffix("USDT")} for name in symbols]
+    known = msgspec.json.encode({"symbols": listed})
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                body = b"[]" if b"rades" in head else b'{"serverTime":%d}' % (time.time_ns() // 1_000_000)
+                body = known if b"exchangeInfo" in head else body
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+                writer.write(b"content-length: %d\r\n\r\n" % len(body) + body)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield "http://{}:{}".format(*server.sockets[0].getsockname())
+
+
+class Player:
+    """Trades of ``symbols`` in turn; ids go on from one play to the next."""
+
+    def __init__(self, venue: Venue, symbols: list[str]) -> None:
+        self._venue, self._symbols, self._sent = venue, [(name.lower(), name) for name in symbols], 0
+
+    async def play(self, rate: float, seconds: float, t0: int) -> float:
+        """Send so many per second; returns how many per second it came to."""
+        started, count, number = time.monotonic_ns(), round(rate * seconds), 0
+        while number < count:
+            await asyncio.sleep(0.001)
+            due = min(count, int((time.monotonic_ns() - started) * rate / 1e9) + 1)
+            ms, frames = time.time_ns() // 1_000_000, []
+            for k in range(number, due):
+                turn, which = divmod(self._sent, len(self._symbols))
+                self._sent += 1
+                low, name = self._symbols[which]
+                price = (started + int(k * 1e9 / rate) - t0) // UNIT
+                frames.append(ws_text((TRADE % (low, ms, name, FIRST + turn, *divmod(price, 100), ms)).encode()))
+            number = due
+            for transport in self._venue.transports:
+                transport.underlying_transport.write(b"".join(frames))
+        return number / (time.monotonic_ns() - started) * 1e9
+
+
+def request(id: str) -> bytes:
+    """An upgrade and a subscription in one."""
+    text = b'{"op":"subscribe","channels":[{"ch":"candle@%b@1m","snapshot":0,"mode":"latest","max_rate":10}]}'
+    text %= id.encode()
+    return UPGRADE + b"\x81" + bytes([0x80 | len(text)]) + b"\0\0\0\0" + text
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor a process has had."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def known(port: str) -> int:
+    """How many instruments the server has."""
+    with urlopen(f"http://127.0.0.1:{port}/v1/instruments") as answer:
+        return bytes(answer.read()).count(b'"id":')
+
+
+async def segment(
+    program: str, venue: Venue, player: Player, port: str, symbols: list[str], clients: int, rate: float, seconds: float
+) -> dict[str, float]:
+    requests = [request(f"binance:{name}") for name in symbols]
+    with contextlib.ExitStack() as stack:
+        entered = Clients(pinned(1, [program]), port, clients, requests)
+        crowd = await asyncio.to_thread(stack.enter_context, entered)
+        playing = asyncio.create_task(player.play(rate, WARM + seconds, crowd.t0))
+        await asyncio.sleep(WARM)
+        crowd.start(seconds)
+        frames, p50, p99, p999, most, _, _, gone, cpu = await asyncio.to_thread(crowd.measured)
+        sent = await playing
+    assert not gone, f"{gone:g} of the clients lost their connection"
+    assert frames, "no update came"
+    keys = ("updates/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "clients' load", "trades/s sent")
+    return dict(zip(keys, (frames / seconds, p50, p99, p999, most, cpu / seconds, sent), strict=True))
+
+
+async def run(
+    program: str, cases: dict[str, tuple[int, int, float]], rounds: int, seconds: float
+) -> dict[str, list[dict[str, float]]]:
+    """``cases``: instruments, clients, trades per second."""
+    venue = Venue()
+    server = await ws_create_server(lambda _: venue, "127.0.0.1", 0)
+    symbols = [f"S{number:03}USDT" for number in range(max(count for count, *_ in cases.values()))]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    async with listing(symbols) as rest:
+        address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with tempfile.TemporaryDirectory(prefix="tapewick-bench-") as folder:
+            sources = [f"binance:{name}" for name in symbols]
+            words = ["-m", "tapewick", "serve", "--source", *sources, "--port", "0", "--data", folder]
+            environment = measured.child_environment(
+                BINANCE_BASE_URL=rest,
+                BINANCE_WEBSOCKET_BASE_URL=address,
+                TAPEWICK_BINANCE__BOOKS="false",
+            )
+            process = subprocess.Popen(  # noqa: ASYNC220 - it starts once
+                pinned(0, [measured.PYTHON, *words]), env=environment, stdout=subprocess.PIPE, text=True
+            )
+            assert process.stdout is not None
+            try:
+                line = await asyncio.to_thread(process.stdout.readline)
+                port = next(w for w in line.split() if w.startswith("http://")).rpartition(":")[2].strip("/")
+                await asyncio.wait_for(venue.joined.wait(), 60)
+                player = Player(venue, symbols)
+                async with asyncio.timeout(60):  # an instrument is known from its first commit on
+                    while await asyncio.to_thread(known, port) < len(symbols):
+                        await player.play(len(symbols), 1.0, time.monotonic_ns() - 1_000_000_000)
+                for number in range(rounds + 1):
+                    for name, (instruments, clients, rate) in cases.items():
+                        args = (program, venue, player, port, symbols[:instruments], clients, rate)
+                        if number:
+                            used = cpu(process.pid)
+                            one = await segment(*args, seconds)
+                            one["server's load"] = (cpu(process.pid) - used) / (WARM + seconds)
+                            found[name].append({**one, "server MB": measured.resident_mb(process.pid)})
+                        elif name == next(iter(cases)):
+                            await segment(*args, min(seconds, 2.0))  # the server's first minute: not counted
+            finally:
+                process.terminate()
+                process.communicate(timeout=60)
+    server.close()
+    return found
+
+
+def report(bench: Bench, found: dict[str, list[dict[str, float]]]) -> None:
+    p99: dict[str, float] = {}
+    for name, rounds in found.items():
+        for key in rounds[0]:
+            middle = bench.figure(f"{name}: {key}", "", [one[key] for one in rounds])
+            if key == "p99 ms":
+                p99[name] = middle
+    bench.figure("load average of the machine", "", [os.getloadavg()[0]])
+    for name, value in p99.items():
+        bench.ratio(f"{name}: p99 from trade to client, ms", value, 50, at_most=True)
+
+
+def main() -> None:
+    args: Any = arguments(__doc__)
+    whole = {"whole": (100, 5_000, 50_000.0), "half": (100, 2_500, 25_000.0)}
+    cases = {"tiny": (3, 9, 300.0)} if args.tiny else whole
+    rounds, seconds = (1, 1.0) if args.tiny else (min(args.rounds, 3), 6.0)
+    with compiled() as program, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if not args.tiny and len(os.sched_getaffinity(0)) > 1:
+            os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[1]})
+        found = runner.run(run(program, cases, rounds, seconds))
+    if not args.tiny:
+        bench = Bench("flushes", __doc__ or "")
+        report(bench, found)
+        bench.write()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,405 @@
+"""Kafka: a topic per topic with the partitions engines share, floors as the committed offsets of a consumer group.
+
+Partitions are assigned, never balanced: the lease in the store says who reads what, so no member's coming or going
+stops another. The driver blocks, so each reader and the sender work in threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from tapewick.buses._broker import NO_TLS, RECENT, SHARED, Arrival, Parcel, Place, Standing, Tls, places
+from tapewick.buses._network import NetworkBus
+from tapewick.clock import Clock
+from tapewick.errors import BusError, BusRefused, ConfigError, MissingExtra
+
+try:
+    from confluent_kafka import (
+        Consumer,
+        ConsumerGroupTopicPartitions,
+        KafkaError,
+        KafkaException,
+        Message,
+        Producer,
+        TopicPartition,
+    )
+    from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+except ImportError as error:
+    raise MissingExtra("the Kafka bus (setting bus.kind)", "kafka") from error
+
+__all__ = ["KafkaBus"]
+
+ANSWER = 5.0  # seconds an answer may take
+NEWS = 0.2  # seconds a read waits for news
+READ = 256  # messages a read takes at most
+MESSAGE = 2 << 20  # bytes of a message at most; ours are cut to a quarter
+GROUPS = 5.0  # seconds for which the list of groups is good
+REFUSALS = (
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
+
+EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+T = TypeVar("T")
+
+_quiet = logging.getLogger("tapewick.kafka")  # what the driver has to say reaches us as errors
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+
+
+class KafkaBus(NetworkBus):
+    """A bus on the Kafka cluster that ``brokers`` (``host:port``) belong to.
+
+    ``name`` begins all its topics and groups. New topics get ``replication`` copies and keep messages for ``retention``
+    seconds. With ``username``, SASL by ``mechanism``; with ``encrypt``, TLS.
+    """
+
+    def __init__(
+        self,
+        brokers: Sequence[str],
+        *,
+        name: str = "tapewick",
+        partitions: int = 16,
+        max_bytes: int = 16 << 20,
+        replication: int = 1,
+        retention: float = 86_400,
+        username: str = "",
+        password: str = "",
+        mechanism: str = "SCRAM-SHA-512",
+        encrypt: bool = False,
+        tls: Tls = NO_TLS,
+        clock: Clock | None = None,
+    ) -> None:
+        if any(tls) and not encrypt:
+            raise ConfigError("kafka.tls_ca, kafka.tls_cert or kafka.tls_key are set, but kafka.tls is not")
+        security = {"security.protocol": ("SASL_" if username else "") + ("SSL" if encrypt else "PLAINTEXT")}
+        if username:
+            security |= {"sasl.mechanism": mechanism, "sasl.username": username, "sasl.password": password}
+        names = {"ssl.ca.location": tls.ca, "ssl.certificate.location": tls.cert, "ssl.key.location": tls.key}
+        security |= {key: value for key, value in names.items() if value}
+        broker = _KafkaBroker(
+            {"bootstrap.servers": ",".join(brokers), "client.id": name, **security},
+            name=name,
+            partitions=partitions,
+            replication=replication,
+            retention=retention,
+            max_bytes=max_bytes,
+        )
+        super().__init__(broker, partitions=partitions, max_bytes=max_bytes, clock=clock)
+
+
+def _broken(error: KafkaError | None, what: str) -> BusError:
+    """The driver's error as ours, with what to do."""
+    text = "no answer" if error is None else error.str()
+    code = None if error is None else error.code()
+    if code in REFUSALS:
+        return BusRefused(
+            f"Kafka refuses {what}: {text}; check kafka.username and kafka.password, and what the user may do"
+        )
+    if code == KafkaError.MSG_SIZE_TOO_LARGE:
+        return BusRefused(f"Kafka refuses {what}: a message is larger than the topic's max.message.bytes; raise that")
+    return BusError(f"Kafka does not answer while {what} ({text}); is it running at kafka.brokers?")
+
+
+class _KafkaBroker:
+    kind = "kafka"
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        name: str,
+        partitions: int,
+        replication: int,
+        retention: float,
+        max_bytes: int,
+    ) -> None:
+        self._options = {
+            **options,
+            "error_cb": self._failed,
+            "logger": _quiet,
+            "reconnect.backoff.ms": 100,
+            "reconnect.backoff.max.ms": 5000,
+            "socket.keepalive.enable": True,
+        }
+        self._name, self._partitions, self._max_bytes = name, partitions, max_bytes
+        self._replication, self._retention = replication, retention
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="kafka")
+        self._admin: AdminClient | None = None
+        self._producer: Producer | None = None
+        self._keepers: dict[str, Consumer] = {}
+        self._topics: set[str] = set()
+        self._groups: tuple[float, list[str]] = (0.0, [])
+        self._why: KafkaError | None = None
+        self.outages = 0  # times the driver found no broker reachable
+
+    def _failed(self, error: KafkaError) -> None:
+        """Called by the driver, in any thread."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.outages += 1
+        else:
+            self._why = error
+
+    async def _do(self, what: str, work: Callable[[], T]) -> T:
+        """Run ``work``, which blocks, in a thread."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except KafkaException as error:
+            cause = error.args[0] if error.args and isinstance(error.args[0], KafkaError) else None
+            if self._admin is not None:
+                self._admin.poll(0)  # the driver tells why only when asked
+            raise _broken(self._why or cause, what) from error
+
+    # -- connection and topics -----------------------------------------------------------------
+
+    async def connect(self) -> None:
+        try:
+            self._admin = AdminClient(self._options)
+        except KafkaException as error:
+            raise ConfigError(f"the settings of section kafka cannot be used: {error.args[0].str()}") from error
+        await self.life()
+
+    async def close(self) -> None:
+        def end() -> None:
+            for keeper in self._keepers.values():
+                keeper.close()
+            if self._producer is not None:
+                self._producer.purge()
+                self._producer.flush(1)
+
+        await asyncio.get_running_loop().run_in_executor(self._threads, end)
+        self._threads.shutdown(wait=False)
+        self._keepers.clear()
+        self._producer = self._admin = None
+
+    async def life(self) -> str:
+        """The cluster's id."""
+        assert self._admin is not None
+        self._why = None
+        told = await self._do("asking for the cluster", partial(self._admin.list_topics, timeout=ANSWER))
+        return str(told.cluster_id)
+
+    def _topic(self, topic: str) -> str:
+        return f"{self._name}.{topic}"
+
+    async def _ensure(self, topics: Collection[str]) -> None:
+        """Create topics where there are none. Raises ``BusRefused`` where one has another number of partitions."""
+        for topic in sorted(set(topics) - self._topics):
+            wanted = len(places((topic,), self._partitions))
+            found = await self._do("making a topic", partial(self._make, topic, wanted))
+            if found != wanted:
+                raise BusRefused(
+                    f"the topic {self._topic(topic)} has {found} partitions, but engine.partitions is "
+                    f"{self._partitions}: choose another bus.name, for a changed number breaks the order of trades"
+                )
+            self._topics.add(topic)
+
+    def _make(self, topic: str, partitions: int) -> int:
+        """Create a topic and wait until the cluster knows it; its partitions."""
+        assert self._admin is not None
+        name, kept = self._topic(topic), self._retention if topic in SHARED else min(self._retention, RECENT)
+        config = {
+            "retention.ms": str(int(kept * 1000)),
+            "segment.ms": str(int(kept * 1000)),  # only whole segments are deleted
+            "max.message.bytes": str(MESSAGE),
+            "cleanup.policy": "delete",
+        }
+        new = NewTopic(name, num_partitions=partitions, replication_factor=self._replication, config=config)
+        deadline = time.monotonic() + ANSWER
+        while True:
+            known = self._admin.list_topics(name, timeout=ANSWER).topics.get(name)
+            if known is not None and known.error is None and known.partitions:
+                return len(known.partitions)
+            try:
+                self._admin.create_topics([new], operation_timeout=ANSWER, request_timeout=ANSWER)[name].result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+
+    def _partition(self, place: Place, offset: int = -1001) -> TopicPartition:
+        return TopicPartition(self._topic(place[0]), place[1], offset)
+
+    # -- sending -------------------------------------------------------------------------------
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[int]:
+        await self._ensure({one.place[0] for one in parcels})
+        return await self._do("adding messages", partial(self._send, parcels))
+
+    def _send(self, parcels: Sequence[Parcel]) -> list[int]:
+        """Hand all to the driver and wait for every confirmation. A driver that failed is given up."""
+        producer = self._producer
+        if producer is None:
+            producer = self._producer = Producer(
+                {
+                    **self._options,
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "linger.ms": 0,
+                    "message.timeout.ms": int(ANSWER * 1000),
+                    "message.max.bytes": MESSAGE,
+                }
+            )
+        offsets: dict[int, int] = {}
+        errors: list[KafkaError] = []
+
+        def told(at: int, error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                errors.append(error)
+            else:
+                offsets[at] = message.offset() or 0
+
+        try:
+            for at, one in enumerate(parcels):
+                topic, partition = self._topic(one.place[0]), one.place[1]
+                producer.produce(topic, one.payload, partition=partition, on_delivery=partial(told, at))
+            producer.flush(2 * ANSWER)
+        except (BufferError, KafkaException) as error:
+            cause = error.args[0] if isinstance(error, KafkaException) else KafkaError(KafkaError._QUEUE_FULL)
+            errors.append(cause)
+        if len(offsets) < len(parcels):
+            producer.purge()
+            producer.flush(1)
+            self._producer = None
+            raise KafkaException(errors[0] if errors else KafkaError(KafkaError._TIMED_OUT))
+        return [offsets[at] + 1 for at in range(len(parcels))]
+
+    # -- positions -----------------------------------------------------------------------------
+
+    async def ends(self, wanted: Collection[Place]) -> dict[Place, int]:
+        await self._ensure({topic for topic, _ in wanted})
+        return await self._offsets(wanted, LATEST)
+
+    async def _offsets(self, wanted: Collection[Place], spec: Any) -> dict[Place, int]:
+        assert self._admin is not None
+        asks = {self._partition(place): spec for place in wanted}
+
+        def work() -> dict[Place, int]:
+            assert self._admin is not None
+            answers = self._admin.list_offsets(asks, request_timeout=ANSWER)
+            cut = len(self._name) + 1
+            return {(one.topic[cut:], one.partition): answer.result().offset for one, answer in answers.items()}
+
+        return await self._do("asking for offsets", work)
+
+    def _group(self, group: str) -> str:
+        return f"{self._name}.{group}"
+
+    def _keeper(self, group: str) -> Consumer:
+        """What commits a group's offsets; it reads nothing."""
+        if group not in self._keepers:
+            own = {"group.id": self._group(group), "enable.auto.commit": False}
+            self._keepers[group] = Consumer({**self._options, **own})
+        return self._keepers[group]
+
+    async def floors(self, group: str, wanted: Collection[Place]) -> dict[Place, int]:
+        await self._ensure({topic for topic, _ in wanted})
+        work = partial(self._keeper(group).committed, [self._partition(place) for place in wanted], timeout=ANSWER)
+        told = await self._do("asking for a group", work)
+        found = {place: one.offset for place, one in zip(wanted, told, strict=True)}
+        fresh = {place: 0 for place, offset in found.items() if offset < 0}
+        if fresh:
+            await self.commit(group, fresh)
+        self._groups = (0.0, [])
+        return {place: max(offset, 0) for place, offset in found.items()}
+
+    async def commit(self, group: str, floors: Mapping[Place, int]) -> None:
+        offsets = [self._partition(place, floor) for place, floor in floors.items()]
+        work = partial(self._keeper(group).commit, offsets=offsets, asynchronous=False)
+        await self._do("committing offsets", work)
+
+    async def standing(self, topic: str) -> dict[int, Standing]:
+        wanted = places((topic,), self._partitions)
+        first = await self._offsets(wanted, EARLIEST)  # before the floors: they only rise
+        last = await self._offsets(wanted, LATEST)
+        floors = await self._do("asking for groups", partial(self._floors, self._topic(topic)))
+        found = {}
+        for place in wanted:
+            own = {group: offsets[place[1]] for group, offsets in floors.items() if place[1] in offsets}
+            waiting = {group: max(0, last[place] - max(floor, first[place])) for group, floor in own.items()}
+            found[place[1]] = Standing(first[place] + 1, waiting, own)
+        return found
+
+    def _floors(self, topic: str) -> dict[str, dict[int, int]]:
+        """Offsets by group and partition, of every group that has any of ``topic``."""
+        assert self._admin is not None
+        asked, groups = self._groups
+        if time.monotonic() - asked > GROUPS or not asked:
+            listed = self._admin.list_consumer_groups(request_timeout=ANSWER).result().valid
+            prefix = f"{self._name}."
+            groups = [one.group_id[len(prefix) :] for one in listed if one.group_id.startswith(prefix)]
+            self._groups = (time.monotonic(), groups)
+        found = {}
+        for group in sorted({*groups, *self._keepers}):
+            ask = [ConsumerGroupTopicPartitions(self._group(group))]
+            [answer] = self._admin.list_consumer_group_offsets(ask, request_timeout=ANSWER).values()
+            offsets = {
+                one.partition: one.offset
+                for one in answer.result().topic_partitions
+                if one.topic == topic and one.offset >= 0
+            }
+            if offsets:
+                found[group] = offsets
+        return found
+
+    async def release(self, topic: str, floors: Mapping[int, int]) -> None:
+        """Nothing: the topic's retention lets messages go."""
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def reader(self, after: Mapping[Place, int]) -> _KafkaReader:
+        await self._ensure({topic for topic, _ in after})
+        consumer = Consumer(
+            {
+                **self._options,
+                "group.id": f"{self._name}-readers",  # demanded, but nothing is committed under it
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 100,
+                "fetch.error.backoff.ms": 50,
+                "queued.max.messages.kbytes": max(1024, self._max_bytes >> 10),
+            }
+        )
+        consumer.assign([self._partition(place, position) for place, position in after.items()])
+        return _KafkaReader(self, consumer, len(self._name) + 1)
+
+
+class _KafkaReader:
+    """One assigned consumer in one thread."""
+
+    def __init__(self, broker: _KafkaBroker, consumer: Consumer, cut: int) -> None:
+        self._broker, self._consumer, self._cut = broker, consumer, cut
+        self._outages = broker.outages
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka-read")
+
+    async def fetch(self) -> list[Arrival]:
+        messages = await asyncio.get_running_loop().run_in_executor(self._thread, self._poll)
+        found = []
+        for message in messages:
+            if (error := message.error()) is not None:
+                raise _broken(error, "reading")
+            place = ((message.topic() or "")[self._cut :], message.partition() or 0)
+            found.append(Arrival(place, (message.offset() or 0) + 1, message.value() or b""))
+        if not found and self._broker.outages != self._outages:
+            raise _broken(None, "reading")
+        return found
+
+    def _poll(self) -> list[Message]:
+        """The next message when it comes, and those that are there with it."""
+        first = self._consumer.poll(NEWS)
+        return [] if first is None else [first, *self._consumer.consume(READ, timeout=0)]
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._consumer.close)
+        self._thread.shutdown(wait=False)

@@ -1,0 +1,209 @@
+"""Connections to PostgreSQL, the transactions on them, and what their errors mean: the only file that imports asyncpg.
+
+Writes go to the server ``dsn`` names, reads to ``read_dsn`` where there is one. Every job is one
+transaction: a read sees one consistent snapshot, a write happens whole or not at all. When a
+connection is lost at the end of a write its outcome is not known; whoever retries must find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from tapewick.errors import ConfigError, MissingExtra, StoreBusy, StoreDamaged, StoreError
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Pool
+
+try:
+    import asyncpg
+except ImportError:
+    raise MissingExtra("PostgreSQL (setting store.kind)", "postgres") from None
+
+__all__ = ["Database", "Wanted", "single", "translate"]
+
+T = TypeVar("T")
+Job = Callable[["Connection"], Awaitable[T]]
+
+CONNECT = 10.0  # seconds to reach the server
+COMMAND = 60.0  # seconds one statement may take
+WAIT = 30.0  # seconds to wait for a free connection
+SESSION = {
+    "application_name": "tapewick",
+    "jit": "off",
+    "lock_timeout": "30s",  # how long a statement waits for another's row
+    # After which a transaction whose process stands still is ended and its rows are free again.
+    "idle_in_transaction_session_timeout": "15s",
+}
+
+
+class Wanted(NamedTuple):
+    """Which servers, and how many connections to each."""
+
+    dsn: str
+    read_dsn: str = ""
+    pool_min: int = 2
+    pool_max: int = 10
+
+
+class Database:
+    """The pools while open. Raises ``ConfigError`` for a malformed DSN, ``StoreError`` and its kin for the rest."""
+
+    def __init__(self, wanted: Wanted, *, read_only: bool) -> None:
+        if not wanted.dsn and not (read_only and wanted.read_dsn):
+            raise ConfigError(
+                "store.kind is postgres and store.dsn is empty: give it postgresql://user:password@host:port/database"
+            )
+        self.wanted, self.read_only = wanted, read_only
+        self._write_pool: Pool | None = None
+        self._read_pool: Pool | None = None
+
+    async def open(self) -> None:
+        """Connect. A reader of its own server needs only that."""
+        own = self.wanted
+        try:
+            if not (self.read_only and own.read_dsn):
+                self._write_pool = await self._pool(own.dsn)
+            self._read_pool = await self._pool(own.read_dsn) if own.read_dsn else self._write_pool
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Wait for what is under way, then disconnect."""
+        pools = {id(pool): pool for pool in (self._write_pool, self._read_pool) if pool is not None}
+        self._write_pool = self._read_pool = None
+        for pool in pools.values():
+            try:
+                await asyncio.wait_for(pool.close(), CONNECT)
+            except TimeoutError:
+                pool.terminate()
+
+    async def write(self, job: Job[T]) -> T:
+        """Run ``job`` in a transaction on the primary. When this returns it is durable."""
+        if self.read_only:
+            raise StoreError("the store was opened read-only")
+        return await self._run(self._write_pool, self.wanted.dsn, job, isolation="read_committed", readonly=False)
+
+    async def read(self, job: Job[T], *, primary: bool = False) -> T:
+        """Run ``job`` on a snapshot. ``primary``: of the server that is written, whatever replicas there are."""
+        pool, dsn = self._read_pool, self.wanted.read_dsn or self.wanted.dsn
+        if primary and self._write_pool is not None:
+            pool, dsn = self._write_pool, self.wanted.dsn
+        return await self._run(pool, dsn, job, isolation="repeatable_read", readonly=True)
+
+    async def _run(self, pool: Pool | None, dsn: str, job: Job[T], *, isolation: str, readonly: bool) -> T:
+        if pool is None:
+            raise StoreError("the store is not open")
+        try:
+            async with (
+                pool.acquire(timeout=WAIT) as connection,
+                connection.transaction(isolation=isolation, readonly=readonly),
+            ):
+                return await job(connection)
+        except _ERRORS as error:
+            if _stale(error):
+                await pool.expire_connections()  # they were made to a server or a schema that is no more
+            raise translate(error, dsn) from error
+
+    async def _pool(self, dsn: str) -> Pool:
+        async with single(dsn) as connection:
+            forgetful = await connection.fetchval("SHOW synchronous_commit") == "off"
+        # An acknowledged commit is on disk, whatever the server's default is; stronger settings stay.
+        settings = SESSION | ({"synchronous_commit": "on"} if forgetful else {})
+        async with _translated(dsn):
+            return await asyncpg.create_pool(
+                dsn,
+                min_size=self.wanted.pool_min,
+                max_size=self.wanted.pool_max,
+                timeout=CONNECT,
+                command_timeout=COMMAND,
+                server_settings=settings,
+            )
+
+
+@asynccontextmanager
+async def single(dsn: str) -> AsyncIterator[Connection]:
+    """One connection outside the pools, for work on the schema: nothing remembers what it has seen."""
+    async with _translated(dsn):
+        try:
+            connection = await asyncpg.connect(dsn, timeout=CONNECT, server_settings={"application_name": "tapewick"})
+        except ValueError as error:  # a port that is no number
+            raise _malformed() from error
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=CONNECT)
+
+
+@asynccontextmanager
+async def _translated(dsn: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except _ERRORS as error:
+        raise translate(error, dsn) from error
+
+
+_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+# SQL states, or the first two characters of their class, and what to do about them.
+_MEANINGS: dict[str, tuple[type[StoreError], str]] = {
+    "28": (StoreError, "PostgreSQL at {place} refuses the user: check user and password in store.dsn"),
+    "3D000": (StoreError, "there is no such database at {place}: create it (createdb), or name another in store.dsn"),
+    "42501": (StoreError, "the user of {place} lacks rights: grant it tapewick_writer (or tapewick_reader to read)"),
+    "42P01": (StoreError, "the schema at {place} is missing or older: run `tapewick migrate up`"),
+    "42703": (StoreError, "the schema at {place} is older than this tapewick: run `tapewick migrate up`"),
+    "53100": (StoreError, "the disk of PostgreSQL at {place} is full: free some space; nothing acknowledged is lost"),
+    "53300": (StoreError, "PostgreSQL at {place} has no connection left: lower store.pool_max or raise its limit"),
+    "53": (StoreError, "PostgreSQL at {place} lacks resources"),
+    "25006": (StoreError, "PostgreSQL at {place} is read-only: point store.dsn at the primary"),
+    "55P03": (StoreBusy, "another process keeps rows locked at {place}: it is retried"),
+    "40": (StoreBusy, "another process changed the same rows at {place}: it is retried"),
+    "57P04": (StoreError, "the database at {place} was dropped"),
+    "57": (StoreError, "PostgreSQL at {place} is starting or stopping: it is retried"),
+    "08": (StoreError, "the connection to PostgreSQL at {place} was lost: see that it runs"),
+    "XX001": (StoreDamaged, "PostgreSQL at {place} found damaged data: restore it from a backup"),
+    "XX002": (StoreDamaged, "PostgreSQL at {place} found a damaged index: REINDEX it, or restore a backup"),
+}
+
+
+def _stale(error: BaseException) -> bool:
+    return getattr(error, "sqlstate", "") in ("25006", "0A000", "42P01") or isinstance(
+        error, asyncpg.exceptions.OutdatedSchemaCacheError
+    )
+
+
+def translate(error: BaseException, dsn: str) -> StoreError | ConfigError:
+    """The error to raise for one of the driver's, saying what to do next; never the DSN, which holds a password."""
+    place = _place(dsn)
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return _malformed()
+    state = getattr(error, "sqlstate", None) or ""
+    said = (str(error).splitlines() or [""])[0] or type(error).__name__
+    for key in (state, state[:2]):
+        if key in _MEANINGS:
+            kind, text = _MEANINGS[key]
+            return kind(f"{text.format(place=place)} ({said})")
+    if isinstance(error, TimeoutError):
+        return StoreError(f"PostgreSQL at {place} does not answer in time: see that it runs and is not overloaded")
+    if isinstance(error, OSError):
+        return StoreError(f"PostgreSQL at {place} cannot be reached: start it, or correct store.dsn ({said})")
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError):
+        return StoreError(f"the connection to PostgreSQL at {place} was lost: see that it runs ({said})")
+    return StoreError(f"PostgreSQL at {place} failed: {said}")
+
+
+def _malformed() -> ConfigError:
+    return ConfigError("store.dsn is malformed: write postgresql://user:password@host:port/database?sslmode=…")
+
+
+def _place(dsn: str) -> str:
+    """Host, port and database: what a message may name."""
+    return dsn.partition("://")[2].rpartition("@")[2].partition("?")[0] or "its default address"

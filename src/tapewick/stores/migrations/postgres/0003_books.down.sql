@@ -1,0 +1,2 @@
+DROP VIEW v_books;
+DROP TABLE books;

@@ -1,0 +1,2 @@
+DROP FUNCTION tape_now();
+DROP TABLE retention_floors;

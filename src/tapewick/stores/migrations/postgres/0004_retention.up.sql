@@ -1,0 +1,12 @@
+-- What has been let go: rows of the timeframe (0: trades, by ts_event) that began before the floor are no more.
+
+CREATE TABLE retention_floors (
+    number INTEGER NOT NULL,
+    tf     SMALLINT NOT NULL,
+    floor  BIGINT NOT NULL,
+    PRIMARY KEY (number, tf)
+);
+
+-- The time that chunk policies count back from: no tape is younger. ns.
+CREATE FUNCTION tape_now() RETURNS BIGINT LANGUAGE sql STABLE AS
+$$ SELECT coalesce(min(watermark), 0) FROM tape_head WHERE watermark > 0 $$;

@@ -1,0 +1,232 @@
+"""The shared store: PostgreSQL, plain or with TimescaleDB, for roles in several processes.
+
+The same tables, rules and answers as the embedded store. Several engines may be connected: an
+instrument's head has one owner, and every commit of anybody else is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from tapewick.clock import Clock, RealClock
+from tapewick.errors import ModelError, NotFound, StoreError
+from tapewick.model import I64, BookUpdate, Candles, Head, Instrument, TapeCommit, TapeState, TradeBatch
+from tapewick.stores import _postgres_books as books
+from tapewick.stores import _postgres_read as reads
+from tapewick.stores import _postgres_retention as retention
+from tapewick.stores import _postgres_schema as schema
+from tapewick.stores import _postgres_write as writes
+from tapewick.stores._postgres_pool import Database, Wanted, single
+from tapewick.stores._postgres_rows import Window, trade_batch
+from tapewick.stores._postgres_rows import instruments as stored_instruments
+from tapewick.stores._postgres_schema import Level
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
+
+__all__ = ["PostgresStore", "migrate"]
+
+
+class PostgresStore:
+    """``protocols.Store`` on the database ``dsn`` names.
+
+    ``async with`` connects and brings the schema up to date, for which the user must own the tables (or
+    ``migrate_dsn`` names one who does). ``read_dsn``: a replica for reads. ``read_only``: nothing is written,
+    not even the schema. Raises ``ConfigError`` for a malformed DSN, ``StoreError`` where it cannot connect.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        read_dsn: str = "",
+        migrate_dsn: str = "",
+        pool_min: int = 2,
+        pool_max: int = 10,
+        read_only: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or RealClock()
+        self._migrate_dsn = migrate_dsn or dsn
+        self._database = Database(Wanted(dsn, read_dsn, pool_min, pool_max), read_only=read_only)
+        self._known: dict[str, tuple[int, Instrument]] = {}
+        self.level = Level("plain")
+
+    async def __aenter__(self) -> Self:
+        await self._bring_up_to_date()
+        await self._database.open()
+        try:
+            await self._learn()
+            self.level = await self._database.read(schema.detect)
+        except BaseException:
+            await self._database.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._database.close()
+
+    async def _bring_up_to_date(self) -> None:
+        own = self._database
+        async with single(own.wanted.read_dsn or own.wanted.dsn if own.read_only else own.wanted.dsn) as connection:
+            if not await schema.behind(connection):
+                return
+        if own.read_only:
+            raise StoreError("the database's schema is older than this tapewick: run `tapewick migrate up`")
+        await migrate(self._migrate_dsn)
+
+    async def _learn(self) -> None:
+        for number, instrument in await self._database.read(stored_instruments):
+            self._known[instrument.id] = (number, instrument)
+
+    async def instruments(self) -> list[Instrument]:
+        await self._learn()  # another process may have added some
+        return [instrument for _, instrument in self._known.values()]
+
+    async def put_instrument(self, instrument: Instrument) -> Instrument:
+        """Insert or update; scales, id_kind and granularity of a known instrument are kept."""
+        return self._remember(await self._database.write(partial(writes.put_instrument, wanted=instrument)))
+
+    async def claim(self, instruments: Sequence[str]) -> list[TapeState]:
+        """Take ownership (raises each head's ``owner``) and return what to restart from."""
+        wanted = [await self._find(id) for id in dict.fromkeys(instruments)]
+
+        async def job(connection: Connection) -> list[TapeState]:
+            numbers = [number for number, _ in wanted]
+            await writes.raise_owners(connection, numbers)
+            # From here on nobody else changes these tapes; what others changed until now is read, scales too.
+            fresh = dict(await stored_instruments(connection, "number = ANY($1)", numbers))
+            known = [(number, fresh[number]) for number in numbers]
+            return await reads.states(connection, known, rows=True, every_gap=False)
+
+        if not wanted:
+            return []
+        states = await self._database.write(job)
+        for state in states:
+            self._remember((state.number, state.instrument))
+        return states
+
+    async def commit(self, group: Sequence[TapeCommit]) -> frozenset[str]:
+        """Write all in one durable transaction; the instruments refused because their head moved."""
+        if not group:
+            return frozenset()
+        if len({part.number for part in group}) != len(group):
+            raise ModelError("a commit group holds one part per instrument")
+        return await self._database.write(partial(writes.commit, group=group, now=self._clock.now()))
+
+    async def rescale(self, instrument: str, price_scale: int, size_scale: int) -> Instrument:
+        """Widen an instrument's scales and rescale everything stored, in one transaction."""
+        number, _ = await self._find(instrument)
+        job = partial(writes.rescale, number=number, price_scale=price_scale, size_scale=size_scale)
+        return self._remember(await self._database.write(job))
+
+    async def load_candles(self, number: int, keys: I64, windows: I64) -> Candles:
+        """Tape rows with ``keys``, plus incomplete closed ones that overlap ``windows``."""
+        job = partial(reads.load_candles, key=number, keys=keys, windows=windows)
+        return await self._database.read(job, primary=True)
+
+    async def put_imported(self, instrument: str, rows: Candles) -> None:
+        """Replace import rows of the same (tf, open_time)."""
+        number, _ = await self._find(instrument)
+        if len(rows):
+            await self._database.write(partial(writes.put_imported, number=number, rows=rows))
+
+    async def head(self, instrument: str) -> Head:
+        number, _ = await self._find(instrument)
+        return (await self._database.read(partial(reads.head, key=number)))[1]
+
+    async def trades(
+        self,
+        instrument: str,
+        *,
+        since: int | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = 0,
+        newest: bool = False,
+    ) -> tuple[TradeBatch, Head]:
+        """Trades with seq > ``since`` and ``start`` ≤ ts_event < ``end``, ascending by seq."""
+        number, _ = await self._find(instrument)
+        window = Window(start, end, limit, newest and limit > 0)
+
+        async def job(connection: Connection) -> tuple[TradeBatch, Head]:
+            found, head = await reads.head(connection, number)
+            return trade_batch(await reads.trades(connection, number, since, head.seq, window), found, head), head
+
+        return await self._database.read(job)
+
+    async def candles(
+        self,
+        instrument: str,
+        tf: int,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        since_pos: int | None = None,
+        limit: int = 0,
+        newest: bool = False,
+    ) -> tuple[Candles, Head]:
+        """Rows ascending by open_time, or with ``since_pos`` the changed ones by pos."""
+        number, _ = await self._find(instrument)
+        window = Window(start, end, limit, newest and limit > 0)
+
+        async def job(connection: Connection) -> tuple[Candles, Head]:
+            _, head = await reads.head(connection, number)
+            if since_pos is not None:
+                return await reads.changed_candles(connection, number, tf, since_pos, window), head
+            return await reads.candles(connection, number, tf, window), head
+
+        return await self._database.read(job)
+
+    async def coverage(self, instrument: str) -> TapeState:
+        """Ranges, all gaps, head: a read-only ``TapeState`` without rows."""
+        wanted = [await self._find(instrument)]
+        states = await self._database.read(partial(reads.states, wanted=wanted, rows=False, every_gap=True))
+        return states[0]
+
+    async def put_books(self, rows: Sequence[BookUpdate]) -> None:
+        """Store whole books in one transaction; one of a known instrument and time is left as it is."""
+        wanted = [((await self._find(row.instrument))[0], row) for row in rows]
+        if wanted:
+            await self._database.write(partial(books.put_books, rows=wanted))
+
+    async def book_at(self, instrument: str, at: int) -> BookUpdate | None:
+        """The newest stored book whose time is not after ``at`` (ns)."""
+        number, _ = await self._find(instrument)
+        return await self._database.read(partial(books.book_at, number=number, instrument=instrument, at=at))
+
+    async def expire(self, *, trades: int = 0, minutes: int = 0, books: int = 0) -> dict[str, int]:
+        """Let go of trades, of candles under an hour and of books older than that many ns before their
+        tape's watermark (0 keeps them); rows deleted per table. Of several processes one does it."""
+        keep = retention.Keep(trades, minutes, books)
+        async with single(self._migrate_dsn) as connection:
+            return await retention.expire(connection, keep, self.level)
+
+    async def renew_epochs(self) -> None:
+        """Give every tape a new epoch: needed after committed data was lost or restored.
+
+        A position of the old epoch is then refused instead of naming another trade.
+        """
+        await self._database.write(writes.renew_epochs)
+
+    def _remember(self, stored: tuple[int, Instrument]) -> Instrument:
+        self._known[stored[1].id] = stored
+        return stored[1]
+
+    async def _find(self, id: str) -> tuple[int, Instrument]:
+        if id not in self._known:
+            await self._learn()
+        if id not in self._known:
+            raise NotFound(f"there is no instrument {id!r}; /v1/instruments lists those there are")
+        return self._known[id]
+
+
+async def migrate(dsn: str, target: int | None = None) -> list[str]:
+    """Take the database to schema version ``target``, up or down; what was done.
+
+    Going down drops what the undone versions added, data included.
+    """
+    async with single(dsn) as connection:
+        return await schema.run_steps(connection, target)
