@@ -1,10 +1,10 @@
 /* Many clients in one process: they measure how old what they get is, and some of them hardly read.
  *
- *   clients PORT COUNT SLOW T0
+ *   clients PORT COUNT SLOW T0 [fed]
  *
- * stdin: the number of requests, then each as its length and its bytes; connection i sends request i modulo
+ * With "fed" they also send a pong every 15 s. stdin: the number of requests, then each as its length and its bytes; connection i sends request i modulo
  * that number. Connections come from several addresses 127.0.0.x. The first SLOW of them have small buffers and read a
- * byte a second. "ready" is printed once each of the others has been sent something. Then, for each line
+ * byte a second. "ready" is printed once each of the others has been sent something (fed: a frame with an age). Then, for each line
  * "SECONDS" on stdin, a line: frames p50 p99 p999 max (ms) of what the fast ones got meanwhile, their bytes, how many
  * slow ones and how many fast ones are closed by now, CPU seconds.
  *
@@ -96,9 +96,9 @@ static char **requests(int *count, size_t **sizes) {
 }
 
 struct clients {
-    int epoll, count, slow, *fds, gone_slow, gone_fast, begun;
+    int epoll, count, slow, *fds, gone_slow, gone_fast, begun, fed;
     char *seen;
-    long sipped;
+    long sipped, ponged;
 };
 
 static void lost(struct clients *all, int i) {
@@ -120,10 +120,18 @@ static void turn(struct clients *all, int wait) {
             lost(all, i);
             continue;
         }
-        all->begun += !all->seen[i];
-        all->seen[i] = 1;
         bytes += got;
+        long before = frames;
         age(buffer, got, now());
+        if (!all->seen[i] && (!all->fed || frames > before)) {
+            all->seen[i] = 1;
+            all->begun++;
+        }
+    }
+    if (all->fed && now() - all->ponged > 15000000000L) {  /* in time for the server's pings, unasked */
+        all->ponged = now();
+        for (int i = 0; i < all->count; i++)
+            if (all->fds[i] >= 0) send(all->fds[i], "\x8a\x80\0\0\0", 6, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
     if (now() - all->sipped < 1000000000L) return;
     all->sipped = now();
@@ -132,10 +140,11 @@ static void turn(struct clients *all, int wait) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 5) return 2;
+    if (argc != 5 && argc != 6) return 2;
     int port = atoi(argv[1]), kinds;
     struct clients all = {.epoll = epoll_create1(0), .count = atoi(argv[2]), .slow = atoi(argv[3])};
     t0 = atol(argv[4]);
+    all.fed = argc == 6;
     all.fds = calloc(all.count, sizeof *all.fds);
     all.seen = calloc(all.count, 1);
     size_t *sizes;

@@ -8,7 +8,8 @@ trade inside is. A sender that is late makes that age larger, never smaller. The
 share core 1. p99 holds this machine's scheduler; the trades sent, the updates received and the clients' own load are
 told beside it.
 
-Half-size rounds alternate with whole ones: where only those miss the bound, the machine is what was measured.
+The first segment begins when every client has had its first update: joining is not what is measured. Segments of
+50,000, 25,000 and 5,000 trades a second alternate.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ import asyncio
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from pages import LISTED
 from tapewick.framing import ws_text
 
 FIRST = 7_000_000_000
+RATES = [50_000.0, 25_000.0, 5_000.0]
 WARM = 3.0  # seconds before the measured ones
 UNIT = 100_000  # ns; a price's last digit
 TRADE = (
@@ -60,6 +61,9 @@ class Venue(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
+        elif frame.msg_type == WSMsgType.TEXT:
+            asked = msgspec.json.decode(frame.get_payload_as_bytes())
+            transport.send(WSMsgType.TEXT, msgspec.json.encode({"result": None, "id": asked.get("id")}))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.transports.remove(transport)
@@ -129,97 +133,101 @@ def known(port: str) -> int:
         return bytes(answer.read()).count(b'"id":')
 
 
-async def segment(
-    program: str, venue: Venue, player: Player, port: str, symbols: list[str], clients: int, rate: float, seconds: float
-) -> dict[str, float]:
-    requests = [request(f"binance:{name}") for name in symbols]
-    with contextlib.ExitStack() as stack:
-        entered = Clients(pinned(1, [program]), port, clients, requests)
-        crowd = await asyncio.to_thread(stack.enter_context, entered)
-        playing = asyncio.create_task(player.play(rate, WARM + seconds, crowd.t0))
-        await asyncio.sleep(WARM)
-        crowd.start(seconds)
-        frames, p50, p99, p999, most, _, _, gone, cpu = await asyncio.to_thread(crowd.measured)
-        sent = await playing
+async def segment(crowd: Clients, player: Player, server: int, rate: float, seconds: float) -> dict[str, float]:
+    """What the clients saw of ``rate`` trades per second; ``server``: its process."""
+    used = cpu(server)
+    playing = asyncio.create_task(player.play(rate, WARM + seconds, crowd.t0))
+    await asyncio.sleep(WARM)
+    crowd.start(seconds)
+    frames, p50, p99, p999, most, _, _, gone, load = await asyncio.to_thread(crowd.measured)
+    sent = await playing
     assert not gone, f"{gone:g} of the clients lost their connection"
     assert frames, "no update came"
-    keys = ("updates/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "clients' load", "trades/s sent")
-    return dict(zip(keys, (frames / seconds, p50, p99, p999, most, cpu / seconds, sent), strict=True))
+    return {
+        "updates/s": frames / seconds,
+        "p50 ms": p50,
+        "p99 ms": p99,
+        "p99.9 ms": p999,
+        "max ms": most,
+        "clients' load": load / seconds,
+        "server's load": (cpu(server) - used) / (WARM + seconds),
+        "server MB": measured.resident_mb(server),
+        "trades/s sent": sent,
+    }
+
+
+@contextlib.contextmanager
+def tapewick(symbols: list[str], rest: str, streams: str) -> Iterator[subprocess.Popen[str]]:
+    """The server, whole."""
+    with tempfile.TemporaryDirectory(prefix="tapewick-bench-") as folder:
+        words = ["-m", "tapewick", "serve", "--source", *(f"binance:{name}" for name in symbols)]
+        words = pinned(0, [measured.PYTHON, *words, "--port", "0", "--data", folder, "--log-level", "error"])
+        own = {"BINANCE_BASE_URL": rest, "BINANCE_WEBSOCKET_BASE_URL": streams, "TAPEWICK_BINANCE__BOOKS": "false"}
+        process = subprocess.Popen(words, env=measured.child_environment(**own), stdout=subprocess.PIPE, text=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 async def run(
-    program: str, cases: dict[str, tuple[int, int, float]], rounds: int, seconds: float
-) -> dict[str, list[dict[str, float]]]:
-    """``cases``: instruments, clients, trades per second."""
+    program: str, instruments: int, clients: int, rates: list[float], rounds: int, seconds: float
+) -> dict[float, list[dict[str, float]]]:
+    """Segments of each rate in turn, all with the same clients."""
     venue = Venue()
-    server = await ws_create_server(lambda _: venue, "127.0.0.1", 0)
-    symbols = [f"S{number:03}USDT" for number in range(max(count for count, *_ in cases.values()))]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    streams = await ws_create_server(lambda _: venue, "127.0.0.1", 0)
+    address = f"ws://127.0.0.1:{streams.sockets[0].getsockname()[1]}"
+    symbols = [f"S{number:03}USDT" for number in range(instruments)]
+    found: dict[float, list[dict[str, float]]] = {rate: [] for rate in rates}
     async with listing(symbols) as rest:
-        address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with tempfile.TemporaryDirectory(prefix="tapewick-bench-") as folder:
-            sources = [f"binance:{name}" for name in symbols]
-            words = ["-m", "tapewick", "serve", "--source", *sources, "--port", "0", "--data", folder]
-            environment = measured.child_environment(
-                BINANCE_BASE_URL=rest,
-                BINANCE_WEBSOCKET_BASE_URL=address,
-                TAPEWICK_BINANCE__BOOKS="false",
-            )
-            process = subprocess.Popen(  # noqa: ASYNC220 - it starts once
-                pinned(0, [measured.PYTHON, *words]), env=environment, stdout=subprocess.PIPE, text=True
-            )
+        with contextlib.ExitStack() as stack:
+            process = stack.enter_context(tapewick(symbols, rest, address))
             assert process.stdout is not None
-            try:
-                line = await asyncio.to_thread(process.stdout.readline)
-                port = next(w for w in line.split() if w.startswith("http://")).rpartition(":")[2].strip("/")
-                await asyncio.wait_for(venue.joined.wait(), 60)
-                player = Player(venue, symbols)
-                async with asyncio.timeout(60):  # an instrument is known from its first commit on
-                    while await asyncio.to_thread(known, port) < len(symbols):
-                        await player.play(len(symbols), 1.0, time.monotonic_ns() - 1_000_000_000)
-                for number in range(rounds + 1):
-                    for name, (instruments, clients, rate) in cases.items():
-                        args = (program, venue, player, port, symbols[:instruments], clients, rate)
-                        if number:
-                            used = cpu(process.pid)
-                            one = await segment(*args, seconds)
-                            one["server's load"] = (cpu(process.pid) - used) / (WARM + seconds)
-                            found[name].append({**one, "server MB": measured.resident_mb(process.pid)})
-                        elif name == next(iter(cases)):
-                            await segment(*args, min(seconds, 2.0))  # the server's first minute: not counted
-            finally:
-                process.terminate()
-                process.communicate(timeout=60)
-    server.close()
+            line = await asyncio.to_thread(process.stdout.readline)
+            port = next(w for w in line.split() if w.startswith("http://")).rpartition(":")[2].strip("/")
+            await asyncio.wait_for(venue.joined.wait(), 60)
+            player = Player(venue, symbols)
+            async with asyncio.timeout(60):  # an instrument is known from its first commit on
+                while await asyncio.to_thread(known, port) < len(symbols):
+                    await player.play(len(symbols), 1.0, time.monotonic_ns() - 1_000_000_000)
+            wanted = [request(f"binance:{name}") for name in symbols]
+            crowd = Clients(pinned(1, [program]), port, clients, wanted, fed=True)
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # this sender's; the server has the other
+            joining = asyncio.create_task(asyncio.to_thread(stack.enter_context, crowd))
+            while not joining.done():  # each has its first update then: joining is not what is measured
+                await player.play(5 * len(symbols), 0.5, crowd.t0)
+            await joining
+            for _ in range(rounds):
+                for rate in rates:
+                    found[rate].append(await segment(crowd, player, process.pid, rate, seconds))
+    streams.close()
     return found
 
 
-def report(bench: Bench, found: dict[str, list[dict[str, float]]]) -> None:
-    p99: dict[str, float] = {}
-    for name, rounds in found.items():
+def report(bench: Bench, found: dict[float, list[dict[str, float]]]) -> None:
+    p99 = {}
+    for rate, rounds in found.items():
         for key in rounds[0]:
-            middle = bench.figure(f"{name}: {key}", "", [one[key] for one in rounds])
+            middle = bench.figure(f"{rate:,.0f} trades/s: {key}", "", [one[key] for one in rounds])
             if key == "p99 ms":
-                p99[name] = middle
+                p99[rate] = middle
     bench.figure("load average of the machine", "", [os.getloadavg()[0]])
-    for name, value in p99.items():
-        bench.ratio(f"{name}: p99 from trade to client, ms", value, 50, at_most=True)
+    for rate, value in p99.items():
+        bench.ratio(f"p99 from trade to client at {rate:,.0f} trades/s, ms", value, 50, at_most=True)
 
 
 def main() -> None:
     args: Any = arguments(__doc__)
-    whole = {"whole": (100, 5_000, 50_000.0), "half": (100, 2_500, 25_000.0)}
-    cases = {"tiny": (3, 9, 300.0)} if args.tiny else whole
     rounds, seconds = (1, 1.0) if args.tiny else (min(args.rounds, 3), 6.0)
     with compiled() as program, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if not args.tiny and len(os.sched_getaffinity(0)) > 1:
-            os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[1]})
-        found = runner.run(run(program, cases, rounds, seconds))
-    if not args.tiny:
+        if args.tiny:
+            runner.run(run(program, 3, 9, [300.0], rounds, seconds))
+            return
         bench = Bench("flushes", __doc__ or "")
-        report(bench, found)
+        report(bench, runner.run(run(program, 100, 5_000, RATES, rounds, seconds)))
         bench.write()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -64,11 +64,15 @@ PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 class Clients:
-    """A process of them, all connected once its context is entered; ``t0``: ns on the monotonic clock."""
+    """A process of them, all connected (``fed``: and served) once its context is entered; ``t0``: ns on the
+    monotonic clock."""
 
-    def __init__(self, program: list[str], port: str, count: int, requests: list[bytes], slow: int = 0) -> None:
+    def __init__(
+        self, program: list[str], port: str, count: int, requests: list[bytes], slow: int = 0, *, fed: bool = False
+    ) -> None:
         self.t0 = time.monotonic_ns()
-        self._process = subprocess.Popen([*program, port, str(count), str(slow), str(self.t0)], **PIPES)
+        words = [*program, port, str(count), str(slow), str(self.t0), *(["fed"] if fed else [])]
+        self._process = subprocess.Popen(words, **PIPES)
         told = b"%d\n" % len(requests) + b"".join(b"%d\n%b" % (len(one), one) for one in requests)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._input, self._output = self._process.stdin, self._process.stdout

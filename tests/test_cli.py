@@ -160,10 +160,10 @@ def test_a_flag_may_be_set_by_its_variable(run: Run, filled: str) -> None:
 
 
 def test_C3_errors_are_one_line_and_debug_shows_the_trace(run: Run) -> None:
-    plain = run("candles", "binance:BTCUSDT", "1m", "--data", "nowhere", code=1)
+    plain = run("candles", "binance:BTCUSDT", "1m", "--data", "nowhere", code=2)
     assert plain.stderr.count("\n") == 1
     assert "nowhere" in plain.stderr
-    traced = run("candles", "binance:BTCUSDT", "1m", "--data", "nowhere", code=1, TAPEWICK_DEBUG="1")
+    traced = run("candles", "binance:BTCUSDT", "1m", "--data", "nowhere", code=2, TAPEWICK_DEBUG="1")
     assert "Traceback" in traced.stderr
 
 
@@ -234,6 +234,27 @@ def test_coverage_is_one_object(run: Run, filled: str) -> None:
 def test_an_unknown_instrument_gets_a_suggestion(run: Run, filled: str) -> None:
     assert "did you mean binance:BTCUSDT?" in run("trades", "BTCUSDT", "--data", filled, code=2).stderr
     assert "did you mean binance:BTCUSDT?" in run("trades", "binance:BTCUSD", "--data", filled, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("candles", "a:B", "1m", "--data", "nowhere"), ("nowhere", "--url", "demo")),
+        (("export", "a:B", "--data", "nowhere"), ("nowhere", "--url", "demo")),
+        (("export", "binance:BTCUSDT", "--data", "d", "--out", "no/such/x.csv"), ("folder no/such",)),
+        (("backfill", "sim:BTCUSDT", "--from", "2026-01-01", "--data", "d"), ("tapewick repair sim:BTCUSDT --url",)),
+        (("backfill", "other:BTCUSDT", "--from", "2026-01-01", "--data", "d"), ("TAPEWICK_BINANCE__REST_URL",)),
+        (
+            ("import", "--archive", "sim:BTCUSDT", "--from", "2026-01-01", "--data", "d"),
+            ("'sim' publishes no archives",),
+        ),
+    ],
+)
+def test_what_cannot_be_done_names_the_remedy(
+    run: Run, filled: str, args: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    told = run(*args, code=2).stderr
+    assert all(part in told for part in said), told
 
 
 def test_replaying_twice_changes_nothing(run: Run, capture: Path, filled: str) -> None:
@@ -372,10 +393,11 @@ def test_C6_config_show_tells_origins_and_hides_secrets(run: Run) -> None:
 
 
 def test_C6_config_check(run: Run) -> None:
-    assert run("config", "check").stdout == ""
+    assert "the settings are sound" in run("config", "check").stdout
+    assert json.loads(run("config", "check", "--json").stdout) == {"ok": True}
     (run.folder / "tapewick.toml").write_text("[server]\nprot = 1\n")
     assert "did you mean server.port?" in run("config", "check", code=2).stderr
-    assert run("config", "check", "--no-config").stdout == ""
+    assert "the settings are sound" in run("config", "check", "--no-config").stdout
 
 
 # C7 completion
@@ -437,6 +459,8 @@ def test_C1_C3_C10_demo_prints_one_line_then_ends_on_a_signal(run: Run, number: 
         assert re.search(r"(native|reference) engine", line)
         assert "in use" in run("demo", "--port", found[1], "--no-open", "--data", "other", code=2).stderr
         assert "--url" in run("trades", "sim:BTCUSDT", "--data", "live", code=1).stderr
+        busy = run("demo", "--port", "0", "--no-open", "--data", "live", code=1).stderr  # it has no --url
+        assert "live is in use by another tapewick: stop it, or name another folder with --data" in busy
         url = found[0]
         rows = run("tail", "sim:BTCUSDT", "--url", url).stdout.splitlines()
         assert all(json.loads(row)["instrument"] == "sim:BTCUSDT" for row in rows)
@@ -489,7 +513,8 @@ def test_a_replay_ends_on_sigterm_with_what_it_committed(run: Run, capture: Path
 def test_doctor_finds_a_sound_folder_sound(run: Run, filled: str) -> None:
     report = run("doctor", "--data", filled, "--port", "0", "--json").stdout
     findings = {finding["check"]: finding for finding in map(json.loads, report.splitlines())}
-    assert findings["data"]["state"] == "ok"
+    assert (findings["data"]["state"], findings["data"]["detail"]) == ("ok", f"{filled} is sound, 1 tape")
+    assert "planned" not in findings["extras"]["detail"]
     assert __version__ in findings["tapewick"]["detail"]
     assert findings["engine"]["detail"].startswith(("native", "reference"))
 

@@ -101,7 +101,7 @@ async def test_files_are_whole_or_absent(rig: Rig, client: Client, tmp_path: Pat
     assert (tmp_path / "candles.csv").read_text().startswith("instrument,tf,open_time")
     with pytest.raises(ConfigError, match="jsonl, csv, arrow or parquet"):
         await client.save(BTC, tmp_path / "trades.xls")
-    with pytest.raises(BadRequest):
+    with pytest.raises(NotFound):
         await client.save("sim:NOPE", tmp_path / "none.csv")
     left = await asyncio.to_thread(lambda: sorted(path.name for path in tmp_path.glob("*.*")))
     assert left == ["candles.csv", "trades.jsonl"]

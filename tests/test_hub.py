@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tapewick.channel import Channel, Since
+from tapewick.errors import StoreError
 from tapewick.hub import Hub
 from tapewick.hub import Request as Wish
 from tapewick.outbox import MOST_JOBS, Limits, Outbox
@@ -248,6 +249,60 @@ async def test_the_last_reader_takes_the_channel_with_it(rig: Rig) -> None:
     assert a.seqs() == [] and b.seqs() == [1, 2, 3, 4, 5]
     hub.drop(b.box)
     assert not hub.channels
+
+
+async def test_who_leaves_while_a_channel_opens_leaves_no_listener(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, gate, attached = Hub(rig.market, Limits()), asyncio.Event(), list[object]()
+    attach = rig.market.attach
+
+    async def slow(channel: Channel, listener: Any) -> Any:
+        await gate.wait()
+        head = await attach(channel, listener)
+        attached.append(listener)
+        return head
+
+    detach = rig.market.detach
+
+    def watched(channel: Channel, listener: Any) -> None:
+        detach(channel, listener)
+        if listener in attached:
+            attached.remove(listener)
+
+    monkeypatch.setattr(rig.market, "attach", slow)
+    monkeypatch.setattr(rig.market, "detach", watched)
+    readers = [Reader(hub.limits) for _ in range(2)]
+    for one in readers:
+        admitted = await hub.admit(Wish(TRADES))
+        one.box.work(lambda one=one, admitted=admitted: hub.follow(one.box, admitted))  # type: ignore[misc]
+    await asyncio.sleep(0)
+    for one in readers:
+        hub.drop(one.box)
+    gate.set()
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+    assert not attached and not hub.channels
+
+
+async def test_a_channel_that_could_not_be_opened_can_be_later(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(rig.market, Limits())
+    attach, broken = rig.market.attach, True
+
+    async def flaky(channel: Channel, listener: Any) -> Any:
+        if broken:
+            raise StoreError("gone")
+        return await attach(channel, listener)
+
+    monkeypatch.setattr(rig.market, "attach", flaky)
+    first, second = Reader(hub.limits), Reader(hub.limits)
+    with pytest.raises(StoreError):
+        await follow(hub, first, TRADES)  # it stays a user of the channel
+    broken = False
+    await follow(hub, second, TRADES)
+    await rig.tell(1, 5)
+    await asyncio.sleep(0.02)
+    assert second.seqs() == [1, 2, 3, 4, 5]
+    for one in (first, second):
+        hub.drop(one.box)
 
 
 async def test_two_formats_get_the_same_payload(rig: Rig) -> None:

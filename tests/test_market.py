@@ -194,18 +194,45 @@ async def test_seconds_are_folded_from_trades(tmp_path: Path) -> None:
         assert newest["open_time"].tolist() == expected["open_time"][-3:].tolist()
 
 
-async def test_a_second_cut_by_the_read_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_too_many_trades_the_newest_whole_minutes_are_folded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with parts(tmp_path) as p:
         dense = batch(1, 12_000)
-        dense.ts_event[:] = T0 + dense.trade_id * (SECOND // 3000)
+        dense.ts_event[:] = T0 + dense.trade_id * (MINUTE // 3000) - 1
         await p.inner.publish("trades", dense)
         await p.inner.settled("trades")
-        monkeypatch.setattr("tapewick.market.MOST_TRADES", 4000)
-        cut = (await p.market.candles(BTC, BY_INDEX[0], Window(limit=4, newest=True))).batch.rows
-        assert cut["trades"].tolist() == fold(dense, BY_INDEX[0])["trades"][-1:].tolist()
+        everything = fold(dense, BY_INDEX[0])["trades"].tolist()
+        monkeypatch.setattr("tapewick.market.MOST_TRADES", 7000)
+        cut = (await p.market.candles(BTC, BY_INDEX[0], Window(limit=200, newest=True))).batch.rows
+        assert cut["trades"].tolist() == everything[-120:]
         monkeypatch.undo()
-        rows = (await p.market.candles(BTC, BY_INDEX[0], Window(limit=4, newest=True))).batch.rows
-        assert rows["trades"].tolist() == fold(dense, BY_INDEX[0])["trades"][-4:].tolist()
+        rows = (await p.market.candles(BTC, BY_INDEX[0], Window(limit=200, newest=True))).batch.rows
+        assert rows["trades"].tolist() == everything[-200:]
+
+
+async def test_late_trades_do_not_hide_the_newest_seconds(tmp_path: Path) -> None:
+    async with parts(tmp_path) as p:
+        for first in (50_001, 1, 6001):  # what was missed comes last, and is more than one read takes
+            await p.tell(first, 6000, late=first < 50_000)
+        expected = fold(batch(50_001, 6000), BY_INDEX[0])["open_time"]
+        rows = (await p.market.candles(BTC, BY_INDEX[0], Window(limit=10, newest=True))).batch.rows
+        assert rows["open_time"].tolist() == expected[-10:].tolist()
+        far = (await p.market.candles(BTC, BY_INDEX[0], Window(limit=len(expected) + 3, newest=True))).batch.rows
+        older = fold(batch(1, 12_000), BY_INDEX[0])["open_time"][-3:].tolist()
+        assert far["open_time"].tolist() == older + expected.tolist()
+
+
+async def test_bounds_cut_no_second_apart(tmp_path: Path) -> None:
+    async with parts(tmp_path) as p:
+        await p.tell(1, 200)
+        whole = (await p.market.candles(BTC, BY_INDEX[0], Window(start=T0, limit=100))).batch.rows
+        start, end = T0 + 2 * SECOND + SECOND // 2, T0 + 7 * SECOND + SECOND // 2
+        for newest in (False, True):
+            rows = (await p.market.candles(BTC, BY_INDEX[0], Window(start, end, 100, newest))).batch.rows
+            inside = (whole["open_time"] >= start) & (whole["open_time"] < end)
+            assert rows["trades"].tolist() == whole["trades"][inside].tolist()
+            assert rows["open_time"].tolist() == whole["open_time"][inside].tolist()
 
 
 async def test_too_many_trades_for_one_answer_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,8 @@ async def test_a_resume_skips_what_came_late_meanwhile(rig: Rig) -> None:
     every, skipping = Reader(hub.limits), Reader(hub.limits)
     await follow(hub, every, TRADES, since=Since(None, 0))
     await follow(hub, skipping, TRADES, since=Since(None, 0), skip=True)
+    for one in (every, skipping):
+        await settled(one)
     assert seen(skipping) == [("event", 1, 10), ("skip", 11, 1510), ("event", 1511, 1520), ("skip", 1521, 1530)]
     assert every.seqs() == list(range(1, 1531))
     assert [(f["data"][0]["seq"], f.get("late", False)) for f in every.of("event")] == [

@@ -27,7 +27,7 @@ from tapewick.model import (
     TradeBatch,
     Wanted,
 )
-from tapewick.wire import decode, encode
+from tapewick.wire import decode, encode, stamp, stamped
 
 PROTO = Path(__file__).parent.parent / "proto"
 
@@ -242,3 +242,13 @@ def test_garbage_is_refused_or_read_never_more(data: st.DataObject) -> None:
         decode(bytes(raw[:cut]))
     except WireError as error:
         assert str(error)
+
+
+@given(st.integers(1, 2**63), st.integers(1, 2**64 - 1))
+def test_a_stamp_is_read_by_us_and_by_generated_code(pb: Any, origin: int, number: int) -> None:
+    content = encode(trades(3, 1, covers=None, numbered=True))
+    assert stamped(content) == (0, 0)
+    told = pb.Envelope.FromString(content + stamp(origin, number))
+    assert (told.origin, told.number) == stamped(content + stamp(origin, number)) == (origin, number)
+    assert told.SerializeToString(deterministic=True) == content + stamp(origin, number)
+    assert encode(decode(content + stamp(origin, number))) == content

@@ -143,7 +143,9 @@ async def dial(url: str, *, within: float, headers: Mapping[str, str], tls: ssl.
     except TimeoutError as error:
         raise Disconnected(f"{shown(url)} did not answer within {within:g} s") from error
     except (WSError, OSError, ProxyError) as error:
-        raise Disconnected(f"{shown(url)} cannot be reached: {str(error) or type(error).__name__}") from error
+        raise Disconnected(
+            f"{shown(url)} cannot be reached: {str(error) or type(error).__name__}; is a server running there?"
+        ) from error
     except asyncio.CancelledError:
         link.close(at_once=True)
         raise

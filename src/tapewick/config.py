@@ -27,6 +27,7 @@ __all__ = [
     "Data",
     "Engine",
     "Grpc",
+    "Ingest",
     "Kafka",
     "Loaded",
     "Log",
@@ -72,6 +73,9 @@ class Server(NamedTuple):
         "Tokens of which clients must show one, each as it is or as sha256:HEXDIGEST; empty: no client needs any.",
         SECRET,
     ] = ()
+    require_keys: Annotated[bool, "Every client needs a key (tapewick keys), also where server.tokens is empty."] = (
+        False
+    )
     ws_deflate: Annotated[bool, "Compress frames for WebSocket clients that offer permessage-deflate."] = False
     push_per_address: Annotated[int, "WebSockets and event streams one address may have open at once."] = 16_384
 
@@ -88,6 +92,21 @@ class Grpc(NamedTuple):
     tls_cert: Annotated[str, "PEM file of the certificate; with tls_key the port speaks TLS only."] = ""
     tls_key: Annotated[str, "PEM file of the certificate's key."] = ""
     tls_client_ca: Annotated[str, "PEM file of the authority whose certificates clients must show; empty: none."] = ""
+
+
+class Ingest(NamedTuple):
+    """Trades that other programs send to POST /v1/ingest/trades."""
+
+    auto_register: Annotated[bool, "Give instruments hook:SYMBOL that are new a tape of their own."] = True
+    max_items: Annotated[int, "Trades one request may hold."] = 5000
+    max_bytes: Annotated[int, "Bytes one request may have."] = 1_048_576
+    trades_per_s: Annotated[int, "Trades per second each key may send; beyond it is answered 429."] = 50_000
+    secrets: Annotated[
+        tuple[str, ...],
+        "Secrets (whsec_…) of Standard Webhooks senders; two at once while one replaces the other.",
+        SECRET,
+    ] = ()
+    idempotency_h: Annotated[int, "Hours for which a repeated Idempotency-Key gets the first answer."] = 24
 
 
 class Engine(NamedTuple):
@@ -147,9 +166,9 @@ class Bus(NamedTuple):
 class Redis(NamedTuple):
     """The Redis server of bus.kind redis: Redis 7 or later, or Valkey."""
 
-    url: Annotated[str, "redis:// or rediss:// (TLS), [user:password@]host:port/number.", SECRET, "REDIS_URL"] = (
-        "redis://127.0.0.1:6379/0"
-    )
+    url: Annotated[
+        str, "Address: redis:// or rediss:// (TLS), then [user:password@]host:port/number.", SECRET, "REDIS_URL"
+    ] = "redis://127.0.0.1:6379/0"
     maxlen: Annotated[int, "Messages kept of a partition at most, acknowledged or not; guards the server's memory."] = (
         100_000
     )
@@ -163,7 +182,7 @@ class Nats(NamedTuple):
     """The NATS servers of bus.kind nats, with JetStream."""
 
     url: Annotated[
-        str, "nats:// or tls://, [user:password@]host:port; several separated by commas.", SECRET, "NATS_URL"
+        str, "Addresses, separated by commas: nats:// or tls://, then [user:password@]host:port.", SECRET, "NATS_URL"
     ] = "nats://127.0.0.1:4222"
     credentials: Annotated[str, "Path of a .creds file; empty: none."] = ""
     stream_bytes: Annotated[int, "Bytes a topic's stream keeps at most; beyond, the oldest are discarded."] = (
@@ -272,6 +291,7 @@ class Settings(NamedTuple):
     data: Data = Data()
     server: Server = Server()
     grpc: Grpc = Grpc()
+    ingest: Ingest = Ingest()
     engine: Engine = Engine()
     store: Store = Store()
     retention: Retention = Retention()
@@ -399,10 +419,11 @@ def _assemble(values: Mapping[str, Any]) -> Settings:
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     """Rules that types cannot say. Raises ``ConfigError``."""
     for section, host in (("server", settings.server.host), ("grpc", settings.grpc.host)):
-        if host not in LOOPBACK and not settings.server.tokens:
+        if host not in LOOPBACK and not settings.server.tokens and not settings.server.require_keys:
             raise ConfigError(
                 f"{section}.host {host!r} ({origins[f'{section}.host']}) is not a loopback address and clients need no "
-                "token: set server.tokens, or keep 127.0.0.1 and put an authenticating proxy in front"
+                "token: set server.tokens or server.require_keys, or keep 127.0.0.1 and put an authenticating proxy in "
+                "front"
             )
     name = settings.bus.name
     if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 64):
@@ -413,6 +434,10 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         "server.port": (0, 65535),
         "grpc.port": (0, 65535),
         "server.push_per_address": (1, 10**9),
+        "ingest.max_items": (1, 100_000),
+        "ingest.max_bytes": (1024, 64 << 20),
+        "ingest.trades_per_s": (1, 10**9),
+        "ingest.idempotency_h": (1, 8760),
         "engine.lateness_ms": (0, 3_600_000),
         "engine.final_grace_s": (0, 86_400),
         "engine.commit_interval_ms": (1, 60_000),

@@ -20,8 +20,12 @@
     └── ApiError               a request that cannot be served; carries a status
         ├── BadRequest         400, names the field and the remedy
         ├── Unauthorized       401, tells how to show a token
+        ├── Forbidden          403, names the scope that is lacking
         ├── NotFound           404, names what is missing
-        └── TooManyRequests    429, tells when to try again
+        ├── TooLarge           413, names the limit
+        ├── Unprocessable      422, contradicts an earlier request
+        ├── TooManyRequests    429, tells when to try again
+        └── Unavailable        503, tells when to try again
 
 Each message says what happened and what to do next. The command line prints it on one
 line and exits with ``exit_code``; HTTP gateways turn ``ApiError`` and ``ModelError``
@@ -40,6 +44,7 @@ __all__ = [
     "ConfigError",
     "Disconnected",
     "Fenced",
+    "Forbidden",
     "MissingExtra",
     "ModelError",
     "NotFound",
@@ -48,9 +53,12 @@ __all__ = [
     "StoreDamaged",
     "StoreError",
     "TapewickError",
+    "TooLarge",
     "TooManyRequests",
     "Unauthorized",
+    "Unavailable",
     "UnknownTimeframe",
+    "Unprocessable",
     "VenueRefused",
     "WireError",
 ]
@@ -180,6 +188,12 @@ class Unauthorized(ApiError):
     status = 401
 
 
+class Forbidden(ApiError):
+    """403: the client is known, but may not do this."""
+
+    status = 403
+
+
 class NotFound(ApiError):
     """404: names what is missing."""
 
@@ -191,6 +205,28 @@ class TooManyRequests(ApiError):
     """429: ``retry_after`` is seconds to wait before asking again."""
 
     status = 429
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooLarge(ApiError):
+    """413: the request is larger than is taken at once."""
+
+    status = 413
+
+
+class Unprocessable(ApiError):
+    """422: the request contradicts an earlier one."""
+
+    status = 422
+
+
+class Unavailable(ApiError):
+    """503: the server cannot do this now; ``retry_after`` is seconds to wait before asking again."""
+
+    status = 503
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)

@@ -81,7 +81,7 @@ class Fanout:
 
     async def open(self) -> None:
         """Listen to the market; every user calls this first."""
-        if self._opened is None:
+        if self._opened is None or _failed(self._opened):
             self._opened = self._loop.create_task(self._attach(), name=f"open {self.name}")
         await asyncio.shield(self._opened)
 
@@ -98,6 +98,8 @@ class Fanout:
 
     def close(self) -> None:
         """Nobody reads any more."""
+        if self._opened is not None:
+            self._opened.cancel()  # it would listen after all
         self._market.detach(self.channel, self)
         for handle in (self._flush_soon, self._timer, self._quiet):
             if handle is not None:
@@ -367,3 +369,7 @@ class Fanout:
             else:
                 self._end_run(outbox, skipped)
                 self._record(outbox, text)
+
+
+def _failed(opening: asyncio.Task[Head]) -> bool:
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)

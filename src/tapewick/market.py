@@ -16,6 +16,7 @@ from tapewick.engine import encode_candles, encode_trades, indicators
 from tapewick.engine.candles import fill as filled
 from tapewick.engine.candles import fold
 from tapewick.errors import BadRequest, NotFound
+from tapewick.intake import Intake
 from tapewick.live import Feed
 from tapewick.model import (
     CandleBatch,
@@ -34,6 +35,7 @@ __all__ = ["CandleAnswer", "Fill", "Market", "Price", "Window"]
 
 PAGE = 1000  # records a resume reads at once
 MOST_TRADES = 500_000  # trades one answer may fold into 1s candles
+MOST_MINUTES = 100_000  # looked through for its newest seconds
 FAR = 2**62
 
 Fill = Literal["prev", "null"]
@@ -102,6 +104,10 @@ class Market(Present):
         await self._feed(wanted.instrument)
         await self._bus.publish("repairs", wanted)
 
+    def intake(self, patience: float = 10.0) -> Intake:
+        """The way in for trades of other programs; ``patience``: seconds they may take to be committed."""
+        return Intake(self._bus, self._store, patience)
+
     # -- history -------------------------------------------------------------------------------
 
     async def trades(
@@ -128,8 +134,8 @@ class Market(Present):
         """
         feed = await self._feed(id)
         if tf.index == 0:
-            window = await self._near(id, window, fill)
-            rows, head = await self._seconds(feed, window)
+            window = await self._near(id, _whole_seconds(window), fill)
+            rows, head = await (self._newest_seconds if window.newest else self._seconds)(id, window)
         else:
             rows, head = await self._store.candles(id, tf.index, **window._asdict())
         rows = _with_open(rows, feed.open_row(tf.index, head), window)
@@ -181,22 +187,32 @@ class Market(Present):
         reach = bucket(BY_INDEX[0], start) + (window.limit + 1) * SECOND if window.limit else FAR
         return window._replace(start=start, end=min(FAR if window.end is None else window.end, reach))
 
-    async def _seconds(self, feed: Feed, window: Window) -> tuple[Candles, Head]:
-        """1s candles folded from trades; a second cut by the read's bound is left out."""
-        tf, id = BY_INDEX[0], feed.instrument.id
-        start, end, limit, newest = window
-        wanted = max(limit * 20, 5000) if newest else MOST_TRADES + 1
+    async def _seconds(self, id: str, window: Window) -> tuple[Candles, Head]:
+        """1s candles folded from all trades of ``window``. Raises ``BadRequest`` for too many."""
+        batch, head = await self._store.trades(id, start=window.start, end=window.end, limit=MOST_TRADES + 1)
+        if len(batch) > MOST_TRADES:
+            raise BadRequest(f"over {MOST_TRADES} trades in this range; narrow it with start and end", field="end")
+        return window.cut(fold(batch, BY_INDEX[0], watermark=head.watermark)), head
+
+    async def _newest_seconds(self, id: str, window: Window) -> tuple[Candles, Head]:
+        """The last 1s candles of ``window``, of whole minutes: late trades have high offsets and old times, so which
+        seconds are the newest is told by the minutes there are. Fewer where more trades would have to be folded."""
+        wanted = -(-window.limit // 60) if window.limit else MOST_MINUTES
+        end, low = window.end, -FAR if window.start is None else window.start
         while True:
-            batch, head = await self._store.trades(id, start=start, end=end, limit=wanted, newest=newest)
-            rows = fold(batch, tf, watermark=head.watermark)
-            cut = len(batch) == wanted
-            if cut and not newest:
-                raise BadRequest(f"over {MOST_TRADES} trades in this range; narrow it with start and end", field="end")
-            if not cut:
+            first = bucket(BY_INDEX[1], low)
+            minutes, _ = await self._store.candles(id, 1, start=first, end=end, limit=wanted, newest=True)
+            if not len(minutes):
+                return await self._seconds(id, window)
+            trades = np.cumsum(minutes["trades"][::-1])
+            few = max(1, int(np.searchsorted(trades, MOST_TRADES, "right")))  # minutes that may be folded
+            begin = int(minutes["open_time"][-few])
+            batch, head = await self._store.trades(id, start=max(low, begin), end=end)
+            rows = fold(batch, BY_INDEX[0], watermark=head.watermark)
+            last = len(minutes) < wanted or few < len(minutes) or wanted >= MOST_MINUTES
+            if last or 0 < window.limit <= len(rows):
                 return window.cut(rows), head
-            if len(rows) > limit or wanted > MOST_TRADES:
-                return window.cut(rows[1:]), head
-            wanted *= 4
+            wanted = min(4 * wanted, MOST_MINUTES)
 
     async def _filled(
         self, feed: Feed, tf: Timeframe, rows: Candles, window: Window, mode: Fill, head: Head
@@ -316,7 +332,11 @@ class Market(Present):
             trades, head = await self.trades(channel.instrument, since=since, limit=count, newest=newest)
             return Page(trades, span(trades)[1] if len(trades) else head.seq, not newest and len(trades) >= count)
         answer = await self.candles(channel.instrument, channel.tf, Window(start, None, count, newest))
-        return Page(answer.batch, answer.head.pos, not newest and len(answer.batch.rows) >= count)
+        while not newest and not len(answer.batch.rows) and answer.reached < answer.head.watermark:
+            answer = await self.candles(channel.instrument, channel.tf, Window(answer.reached, None, count))
+        rows = len(answer.batch.rows)
+        more = not newest and rows > 0 and (rows >= count or answer.reached < answer.head.watermark)
+        return Page(answer.batch, answer.head.pos, more)
 
     async def watch(
         self, channel: Channel, *, since: int | None = None, snapshot: int = 1
@@ -347,6 +367,12 @@ class Market(Present):
                 offset = None if reader.new_epoch else offset
         finally:
             self.detach(channel, reader)
+
+
+def _whole_seconds(window: Window) -> Window:
+    """The same rows of 1s asked with bounds that cut no second apart."""
+    start, end = (None if time is None else min(-(-time // SECOND) * SECOND, FAR) for time in window[:2])
+    return window._replace(start=start, end=end)
 
 
 def _with_open(rows: Candles, live: Candles, window: Window) -> Candles:

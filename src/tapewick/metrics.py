@@ -32,6 +32,7 @@ __all__ = [
     "frames",
     "gaps_open",
     "http_requests",
+    "ingest_trades",
     "quarantined",
     "record_dropped_frames",
     "record_frames",
@@ -117,6 +118,9 @@ resnapshots = Counter(
     "tapewick_resnapshots", "Readers that fell behind a book or state and get it whole again.", registry=REGISTRY
 )
 fills = Counter("tapewick_live_fills", "Jumps of the live stream filled from the store.", registry=REGISTRY)
+ingest_trades = Counter(
+    "tapewick_ingest_trades", "Trades handed in at /v1/ingest/trades, by verdict.", ["verdict"], registry=REGISTRY
+)
 bus_sent = Counter("tapewick_bus_sent", "Messages the bus confirmed.", ["topic"], registry=REGISTRY)
 bus_sent_bytes = Counter("tapewick_bus_sent_bytes", "Bytes the bus confirmed.", ["topic"], registry=REGISTRY)
 bus_received = Counter("tapewick_bus_received", "Messages read off the bus.", ["topic"], registry=REGISTRY)

@@ -63,8 +63,8 @@ class Direct(Protocol):
 
 
 class Outbox:
-    """Writes to one peer. ``give_up`` is called once, when it was too slow for too long; ``encode`` writes what is
-    this connection's own."""
+    """Writes to one peer. ``give_up`` is called once, when it was too slow for too long; ``fail`` when a job failed,
+    ``unavailable`` (none: ``fail``) when that was for the store. ``encode`` writes what is this connection's own."""
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Outbox:
         give_up: Callable[[], None],
         fail: Callable[[], None],
         *,
+        unavailable: Callable[[], None] | None = None,
         encode: Callable[[Any], bytes] = msgspec.json.encode,
     ) -> None:
         self.frame, self.limits = frame, limits
@@ -83,6 +84,7 @@ class Outbox:
         self.lagging: dict[Place, int] = {}
         self.paused = False
         self._transport, self._give_up, self._fail, self._encode = transport, give_up, fail, encode
+        self._unavailable = unavailable or fail
         self._write = transport.write
         self.descriptor = _descriptor(transport)
         self.crowds = 0  # it is in
@@ -251,7 +253,10 @@ class Outbox:
                 await waiting.pop(0)()
             except StoreError as error:
                 log.error("a client's history could not be read", cause=str(error))
-                self.control({"type": "error", "code": "unavailable", "msg": "the store does not answer; try again"})
+                # The channel stays where it is, and only a resume leads on from there.
+                self.control({"type": "error", "code": "unavailable", "msg": "the store does not answer; resume"})
+                self._unavailable()
+                break
             except Exception:
                 log.exception("a push connection failed")
                 self._fail()

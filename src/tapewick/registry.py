@@ -17,6 +17,7 @@ from tapewick.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from tapewick.clock import Clock
+    from tapewick.gateways._auth import Guard
     from tapewick.gateways.grpc import GrpcGateway
     from tapewick.gateways.http import HttpGateway
     from tapewick.market import Market
@@ -35,6 +36,7 @@ __all__ = [
     "find",
     "gateway",
     "grpc_gateway",
+    "guard",
     "klines",
     "market",
     "names",
@@ -146,10 +148,20 @@ def market(bus: Bus, store: Store, clock: Clock) -> Market:
     return Market(bus, store, clock)
 
 
+def guard(settings: Settings) -> Guard:
+    """Who may come in: the tokens of the settings, and the keys of the data folder."""
+    from tapewick.gateways._auth import Guard
+    from tapewick.keys import KeyFile
+
+    own = settings.server
+    return Guard(own.tokens, KeyFile(settings.data.dir), required=own.require_keys)
+
+
 def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None]) -> HttpGateway:
     """The public port; ``trouble`` tells why the process is not ready, None while it is."""
     from tapewick.gateways.binance import Options, Rules
     from tapewick.gateways.http import HttpGateway
+    from tapewick.gateways.ingest import Options as IngestOptions
 
     own, binance = settings.server, settings.binance_gateway._asdict()
     farewell = binance.pop("shutdown_event")
@@ -164,7 +176,10 @@ def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None
         tls_key=own.tls_key,
         heavy_requests=own.heavy_requests,
         push_per_address=own.push_per_address,
-        tokens=own.tokens,
+        guard=guard(settings),
+        ingest=IngestOptions(
+            Path(settings.data.dir), *settings.ingest[:5], keep_s=settings.ingest.idempotency_h * 3600.0
+        ),
         ws_deflate=own.ws_deflate,
     )
 
@@ -186,7 +201,7 @@ def grpc_gateway(settings: Settings, market: Market, trouble: Callable[[], str |
         readiness=trouble,
         venue=own.venue,
         tls=Tls(cert=own.tls_cert, key=own.tls_key, client_ca=own.tls_client_ca),
-        tokens=settings.server.tokens,
+        guard=guard(settings),
     )
 
 

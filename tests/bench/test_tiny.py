@@ -15,19 +15,24 @@ ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "bench"
 PEERS = {"decode": "cryptofeed"}
 """Which cannot even be checked without their peer."""
+IN_C = ("fanout", "flushes", "idle_clients", "slow_clients")
 NAMES = [
     "book",
     "candles",
     "commits",
     "decode",
     "fanout",
+    "flushes",
     "full_path",
+    "grpc_stream",
     "history",
+    "idle_clients",
     "latency",
     "record",
     "repair",
     "repair_live",
     "restart",
+    "slow_clients",
 ]
 
 
@@ -35,8 +40,10 @@ NAMES = [
 def test_it_runs_and_its_output_is_right(name: str) -> None:
     if name in ("book", "candles"):
         pytest.importorskip("tapewick.engine._native", reason="the native engine is not built")
-    if name == "fanout" and not (shutil.which("cc") or shutil.which("gcc")):
-        pytest.skip("its bound is in C and there is no compiler: apt-get install gcc")
+    if name in IN_C and not (shutil.which("cc") or shutil.which("gcc")):
+        pytest.skip("its bound or its clients are in C and there is no compiler: apt-get install gcc")
+    if name == "grpc_stream":
+        pytest.importorskip("grpc", reason="grpcio is not installed: pip install 'tapewick[grpc]'")
     if name in PEERS and find_spec(PEERS[name]) is None:
         pytest.skip(f"{PEERS[name]} is not installed: it comes with `make bench`")
     before = sorted((BENCH / "results").glob("*"))

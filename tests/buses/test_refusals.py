@@ -92,6 +92,10 @@ async def test_a_changed_number_of_partitions_is_refused_by_kafka(kafka_server: 
     async with rig.open(partitions=8) as bus:
         with pytest.raises(BusRefused, match=r"engine\.partitions"):
             await bus.publish("trades", head(1))
+        reader = bus.subscribe(["trades"], group="engine")
+        with pytest.raises(BusRefused, match=r"engine\.partitions"):
+            await got(reader, 1)
+        await bus.publish("head", head(1))
 
 
 async def test_redis_over_tls(own: Certificate, foreign: Certificate) -> None:

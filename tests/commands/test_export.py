@@ -43,7 +43,7 @@ async def test_folder_and_server_write_the_same(tmp_path: Path) -> None:
 async def test_what_cannot_be_written_is_explained(tmp_path: Path) -> None:
     for words, code, told in (
         (["--out", "file.xls"], 2, "--format"),
-        (["--data", "nowhere"], 1, "no data folder"),
+        (["--data", "nowhere"], 2, "no data folder"),
         (["--url", "http://127.0.0.1:1"], 3, "is a server running there?"),
         (["--tf", "7m"], 2, "unknown timeframe"),
     ):

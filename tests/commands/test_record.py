@@ -80,7 +80,7 @@ async def test_depth_begins_with_a_book_that_fits_it(recorded: Path) -> None:
 
 async def test_errors_say_what_to_do(tmp_path: Path) -> None:
     done = await tapewick("record", "sim:BTCUSDT", cwd=tmp_path)
-    assert (done.code, "--ws-url" in done.err) == (2, True)
+    assert (done.code, "--ws-url" in done.err, "--rest-url" in done.err) == (2, True, True)
     done = await tapewick("record", "BTCUSDT", cwd=tmp_path)
     assert (done.code, "venue:symbol" in done.err) == (2, True)
     done = await tapewick("record", "binance:BTCUSDT", "--streams", "trades", cwd=tmp_path)

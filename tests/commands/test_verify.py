@@ -106,10 +106,13 @@ async def test_a_server_without_a_closed_bar_of_a_timeframe_is_verified_in_the_o
     with Server("serve", "--source", "binance:BTCUSDT", "--port", "0", "--data", tmp_path / "d", **urls) as server:
         url = await asyncio.to_thread(server.ready)
         where = ("--url", url, "--rest-url", venue.rest_url)
-        done = await tapewick("verify", "binance:BTCUSDT", "--tf", "1s,1m,1M", "--last", "10m", *where, "--json", cwd=tmp_path)
+        done = await tapewick(
+            "verify", "binance:BTCUSDT", "--tf", "1s,1m,1M", "--last", "10m", *where, "--json", cwd=tmp_path
+        )
     assert done.code == 0, done
     seconds, minutes, months = json.loads(done.out)["timeframes"]
     assert seconds["equal"] == seconds["compared"] > 0
+    assert seconds["incomplete"] == 0
     assert (months["start"], months["end"]) == (None, None)
     assert minutes["equal"] == minutes["compared"] > 0
     assert months["compared"] == 0

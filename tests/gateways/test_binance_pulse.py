@@ -13,7 +13,7 @@ import pytest
 from tapewick.errors import StoreError
 from tapewick.gateways import _binance_streams as streams
 from tapewick.gateways._binance_days import Minutes
-from tapewick.gateways._binance_fanout import Form
+from tapewick.gateways._binance_fanout import Form, Stream
 from tapewick.gateways._binance_symbols import Listed, Symbols
 from tapewick.gateways.http import HttpGateway
 from tests.gateways.rig import BTC, Rig, running
@@ -63,9 +63,9 @@ async def beats(own: streams.Streams, count: int = 3) -> None:
 
         def close(self) -> None: ...
 
-    entry = own._entries["counted@trade"] = streams._Entry(streams.Stream("counted@trade"), None, Counted())  # type: ignore[arg-type]
+    entry = own._entries["counted@trade"] = streams._Entry(Stream("counted@trade"), None, Counted())  # type: ignore[arg-type]
     async with asyncio.timeout(20):
-        while ticks < count:
+        while ticks < count:  # noqa: ASYNC110  # a beat has no event
             await asyncio.sleep(0.002)
     assert own._entries.pop("counted@trade") is entry
 
@@ -96,7 +96,7 @@ async def test_a_stream_that_is_cancelled_inside_does_not_end_the_others(rig: Ri
 
     own = streams.Streams(rig.market, Symbols(rig.market, venue="", oracles=False), aggregate_raw=True)
     own.start()
-    own._entries["!ticker@arr"] = streams._Entry(streams.Stream("!ticker@arr"), None, GivenUp())  # type: ignore[arg-type]
+    own._entries["!ticker@arr"] = streams._Entry(Stream("!ticker@arr"), None, GivenUp())  # type: ignore[arg-type]
     await beats(own)
     assert own.trouble is None
     await own.stop()
@@ -112,7 +112,7 @@ async def test_a_stream_nobody_reads_any_more_is_not_opened_again(rig: Rig, monk
 
         def close(self) -> None: ...
 
-    own._entries["first@trade"] = streams._Entry(streams.Stream("first@trade"), None, Leaving())  # type: ignore[arg-type]
+    own._entries["first@trade"] = streams._Entry(Stream("first@trade"), None, Leaving())  # type: ignore[arg-type]
     await own.join(somebody, "nosuch@trade")
     gone = own._entries["nosuch@trade"]
     opening = gone.opening
@@ -138,7 +138,7 @@ async def test_readiness_tells_when_the_streams_have_ended(rig: Rig) -> None:
     binance.streams._beat = fails  # type: ignore[method-assign]
     binance.streams.start()
     async with asyncio.timeout(20):
-        while binance.streams.trouble is None:
+        while binance.streams.trouble is None:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
     assert "Binance" in str(await rig.get("/health/ready", 503))
     assert isinstance(rig.gateway, HttpGateway)
@@ -164,7 +164,7 @@ async def test_minutes_of_a_new_tape_are_read_until_the_store_answers(
     monkeypatch.setattr(rig.market, "candles", failing)
     minutes.restarted()
     async with asyncio.timeout(20):
-        while len(minutes.rows) < before:
+        while len(minutes.rows) < before:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
     assert not failures
     minutes.close()

@@ -176,7 +176,7 @@ async def test_costly_requests_of_one_address_are_counted(tmp_path: Path) -> Non
         slot.end()
         for _ in range(3):  # each gives its place back
             await fetch(rig, f"/v1/export/trades?instrument={BTC}")
-        await fetch(rig, "/v1/export/trades?instrument=no:such", 400)
+        await fetch(rig, "/v1/export/trades?instrument=no:such", 404)
         assert not rig.gateway.quota.busy
 
 
@@ -195,7 +195,7 @@ async def test_a_reader_that_leaves_gives_its_place_back(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("path", "field"),
     [
-        ("/v1/export/trades?instrument=no:such", "instrument"),
+        ("/v1/export/trades?instrument=nosuch", "instrument"),
         (f"/v1/export/trades?instrument={BTC}&format=xls", "format"),
         (f"/v1/export/trades?instrument={BTC}&since=other:5", "since"),
         (f"/v1/export/candles?instrument={BTC}&tf=7m", "tf"),

@@ -186,7 +186,9 @@ async def test_coverage_lists_ranges_and_gaps(rig: Rig) -> None:
         ("/v1/candles?instrument=sim:BTCUSDT&tf=1m&symbol=x", 400, "symbol"),
         ("/v1/candles?instrument=sim:BTCUSDT&tf=1m&limit=9&limit=3", 400, "limit"),
         ("/v1/candles?instrument=sim:BTCUSDT&instrument=sim:ETHUSDT&tf=1m", 400, "instrument"),
-        ("/v1/candles?instrument=sim:NOPE&tf=1m", 400, "instrument"),
+        ("/v1/candles?instrument=sim:NOPE&tf=1m", 404, "instrument"),
+        ("/v1/trades?instrument=sim:NOPE", 404, "instrument"),
+        ("/v1/candles?instrument=NOPE&tf=1m", 400, "instrument"),
         ("/v1/trades?instrument=';DROP TABLE trades;--", 400, "instrument"),
         ("/v1/instruments?x=1", 400, "x"),
         ("/v1/ticker/sim:NOPE", 404, "instrument"),
@@ -203,6 +205,33 @@ async def test_refusals_are_problems_that_name_their_field(rig: Rig, path: str, 
     problem = json.loads(answer.text)
     assert problem["status"] == status and problem["title"] and problem["detail"] and problem["type"]
     assert problem.get("field") == field
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/candles?instrument=sim:BTCUSDT&tf=1m&limit=1e9", "limit: expected a whole number of at most 10000"),
+        ("/v1/candles?instrument=sim:BTCUSDT&tf=1m&fill=zero", "fill: expected one of none, prev, null"),
+        ("/v1/book/sim:BTCUSDT?levels=x", "levels: expected a whole number"),
+    ],
+)
+async def test_refusals_say_what_is_expected(rig: Rig, path: str, said: str) -> None:
+    assert (await rig.get(path, 400))["detail"] == said
+
+
+async def test_a_plain_request_to_the_socket_is_told_to_upgrade(rig: Rig) -> None:
+    async with rig.http as client:
+        answer = await client.get("/v1/ws")
+    assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+    assert "ws://" in answer.json()["detail"]
+    async with rig.ws() as peer:
+        await peer.until(lambda p: p.frames)
+        peer.send({"op": "subscrib"})
+        peer.send({"op": "subscribe", "channels": [{"ch": f"trade@{BTC}", "backfill": "some"}]})
+        found = await peer.until(lambda p: [f for f in p.frames if f["type"] == "error"][1:] and p.frames)
+    told = [frame["msg"] for frame in found if frame["type"] == "error"]
+    assert "one of subscribe, unsubscribe, auth, ping, list" in told[0]
+    assert "one of all, skip" in told[1]
 
 
 async def test_other_methods_are_problems_too(rig: Rig) -> None:

@@ -33,9 +33,14 @@ FAST = ("fsync=off", "synchronous_commit=on", "full_page_writes=off")
 
 
 class PostgresServer:
-    """One cluster. ``root`` is the folder it runs in by chroot, None where it is installed."""
+    """One cluster. ``root`` is the folder it runs in by chroot, None where it is installed.
 
-    def __init__(self, *, durable: bool = False, root: Path | None = None) -> None:
+    ``primary``: it follows that one, as a standby.
+    """
+
+    def __init__(
+        self, *, durable: bool = False, root: Path | None = None, primary: PostgresServer | None = None
+    ) -> None:
         self.root, self.port = root, 0
         self._process: subprocess.Popen[bytes] | None = None
         self._options = [] if durable else list(FAST)
@@ -52,7 +57,11 @@ class PostgresServer:
         owner: int | str = CHROOT_OWNER if root is not None else "postgres"
         if os.geteuid() == 0:
             shutil.chown(self._home, owner, owner)
-        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        if primary is None:
+            self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        else:
+            where = ["-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"]
+            self._run("pg_basebackup", *where, "-D", self.data, "-R", "-X", "stream", "-c", "fast")
 
     @property
     def data(self) -> str:
@@ -108,6 +117,19 @@ class PostgresServer:
     def log(self) -> str:
         """What the server has written."""
         return (self._home / "log").read_text(errors="replace")
+
+    def encrypt(self, cert: Path, key: Path) -> None:
+        """From now on speak TLS, and nothing else over TCP."""
+        home = self._home / "data"
+        for source, name in ((cert, "server.crt"), (key, "server.key")):
+            (home / name).write_bytes(source.read_bytes())
+            (home / name).chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(home / name, "postgres", "postgres")
+        self.sql("ALTER SYSTEM SET ssl = on")
+        self.sql("SELECT pg_reload_conf()")
+        (home / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 trust\n")
+        self.sql("SELECT pg_reload_conf()")
 
     def require_password(self, user: str) -> None:
         """From now on ``user`` must show the password of its role."""

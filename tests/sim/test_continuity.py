@@ -35,8 +35,8 @@ class Listed:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         for symbol, market in self._venue.markets().items():
-            scales = {"price_scale": market.listing.price_scale, "size_scale": market.listing.size_scale}
-            yield Instrument(id=f"sim:{symbol}", venue="sim", symbol=symbol, **scales)
+            prices, sizes = market.listing.price_scale, market.listing.size_scale
+            yield Instrument(id=f"sim:{symbol}", venue="sim", symbol=symbol, price_scale=prices, size_scale=sizes)
 
 
 @pytest.fixture

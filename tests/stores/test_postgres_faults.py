@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tapewick.protocols import Store
 from tapewick.stores._postgres_pool import single, translate
 from tapewick.stores.postgres import PostgresStore, migrate
 from tapewick.timeframe import SECOND
+from tests.conformance.tls import certificate
 from tests.contract.test_store import HOUR, MINUTE, T0, fresh, part, row, total, trades, write
 from tests.parts.postgres import PostgresServer
 
@@ -176,6 +178,48 @@ async def test_an_engine_that_stands_still_inside_a_commit_is_ended_by_the_serve
         assert await store._database.read(settings) == ["15s", "30s", "on"]
 
 
+# ── a primary and its standby ──
+
+
+async def test_durable_reads_use_the_replica_and_the_writer_follows_a_promotion(
+    durable_postgres: PostgresServer,
+) -> None:
+    primary = durable_postgres
+    dsn = primary.database()
+    async with PostgresStore(dsn) as store:
+        [state] = await fresh(store)
+        await committed(store, state, 10)
+    replica = PostgresServer(durable=True, primary=primary)
+    try:
+        await asyncio.to_thread(replica.start)
+        both = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
+        shared = dsn.replace(f"127.0.0.1:{primary.port}", both) + "&target_session_attrs=read-write"
+        # What is acknowledged is on both from here on.
+        primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.sql("SELECT pg_reload_conf()")
+        async with PostgresStore(shared, read_dsn=replica.dsn(schema=primary.schema_of(dsn))) as store:
+            [state] = await store.claim(["sim:AAA"])
+            for _ in range(5):
+                await committed(store, state, 10)
+            for _ in range(6000):
+                if (await store.head("sim:AAA")).seq == 60:  # the replica applies what it has a moment later
+                    break
+                await asyncio.sleep(0.01)
+            assert await sound(store, 60) == 60
+            where = await store._database.read(lambda c: c.fetchval("SELECT pg_is_in_recovery()"))
+            assert where is True and await store._database.read(
+                lambda c: c.fetchval("SELECT NOT pg_is_in_recovery()"), primary=True
+            )
+            writing = asyncio.create_task(committed(store, state, 10))
+            await asyncio.to_thread(primary.kill)
+            await asyncio.to_thread(replica.sql, "SELECT pg_promote()")
+            await writing
+            await committed(store, state, 10)
+            assert await sound(store, 80) == 80
+    finally:
+        await asyncio.to_thread(replica.remove)
+
+
 # ── wrong settings ──
 
 
@@ -210,6 +254,21 @@ async def test_a_wrong_password_is_told_without_the_password(durable_postgres: P
     place = f"127.0.0.1:{durable_postgres.port}/postgres"
     said = await refused(PostgresStore(f"postgresql://tape:wrong-one@{place}"))
     assert place in said and "check user and password" in said and "wrong-one" not in said
+
+
+async def test_only_the_right_authority_proves_the_server(durable_postgres: PostgresServer, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    right, wrong = certificate(tmp_path / "a"), certificate(tmp_path / "b")
+    dsn = durable_postgres.database()
+    durable_postgres.encrypt(right.cert, right.key)
+    async with PostgresStore(f"{dsn}&sslmode=verify-full&sslrootcert={right.authority}") as store:
+        await fresh(store)
+        encrypted = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        assert await store._database.read(lambda c: c.fetchval(encrypted)) in ("TLSv1.2", "TLSv1.3")
+    said = await refused(PostgresStore(f"{dsn}&sslmode=verify-full&sslrootcert={wrong.authority}"))
+    assert "does not prove who it is" in said
+    assert "check user and password" in await refused(PostgresStore(f"{dsn}&sslmode=disable"))
 
 
 @pytest.mark.parametrize("text", ["", "tapes", "mysql://127.0.0.1/tapes", "postgresql://127.0.0.1:x/tapes"])

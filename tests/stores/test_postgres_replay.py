@@ -84,6 +84,8 @@ def test_reading_commands_answer_from_the_server(postgres: PostgresServer, tmp_p
         assert shared == embedded, words
     told = rows(tapewick("migrate", "status", "--json", **settings(dsn)))
     assert told[0]["current"] is True
+    found = {line["check"]: line for line in rows(tapewick("doctor", "--json", **settings(dsn)))}
+    assert (found["store"]["state"], found["store"]["detail"]) == ("ok", "plain PostgreSQL, 1 tape")
     shown = {line["key"]: line["value"] for line in rows(tapewick("config", "show", "--json", **settings(dsn)))}
     assert shown["store.dsn"] == f"postgresql://***@127.0.0.1:{postgres.port}/***"
 

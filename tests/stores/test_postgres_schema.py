@@ -176,6 +176,30 @@ async def asked(dsn: str, sql: str) -> list[tuple[Any, ...]]:
         return [tuple(found) for found in await connection.fetch(sql)]
 
 
+# ── the doctor ──
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("DELETE FROM trades WHERE seq = 10", "head is not at the last trade"),
+        ("UPDATE tape_head SET seq = 9", "head is not at the last trade"),
+        ("INSERT INTO coverage SELECT number, 1005, 1011, 0, 0 FROM coverage", "overlap"),
+        ("UPDATE candles SET pos = 77", "newer than the head"),
+        ("INSERT INTO open_candles SELECT * FROM candles", "also stored as closed"),
+    ],
+)
+async def test_check_names_each_broken_invariant(postgres: PostgresServer, harm: str, said: str) -> None:
+    dsn = postgres.database()
+    async with PostgresStore(dsn) as store:
+        [state] = await fresh(store)
+        await write(store, state, trades(state, 10), row(T0, pos=1), ranges=[(1001, 1010, T0, T0)])
+        assert await store.check() == []
+        postgres.sql(f"SET search_path = {postgres.schema_of(dsn)}; {harm}")
+        found = await store.check()
+    assert any(said in line and line.startswith("sim:AAA: ") for line in found), found
+
+
 # ── rights ──
 
 

@@ -1,6 +1,9 @@
 /** REST calls of the page: same origin, no retries of their own (the caller decides what a failure means). */
 
 import type { Candle, Instrument, Ticker } from "./model";
+import { readToken } from "./token";
+
+export const UNAUTHORIZED = 401;
 
 export class ApiError extends Error {
   constructor(
@@ -36,7 +39,9 @@ export class HttpApi implements Api {
   }
 
   async #get<T>(path: string): Promise<T> {
-    const answer = await fetch(this.base + path, { headers: { accept: "application/json" } });
+    const token = readToken();
+    const headers = { accept: "application/json", ...(token === "" ? {} : { authorization: `Bearer ${token}` }) };
+    const answer = await fetch(this.base + path, { headers });
     if (!answer.ok) throw new ApiError(answer.status, await problemOf(answer));
     return (await answer.json()) as T;
   }

@@ -1,6 +1,6 @@
 /** The page without its looks: what is open, where the data comes from, and which choices were made. */
 
-import { type Api, ApiError, HttpApi } from "./api";
+import { type Api, ApiError, HttpApi, UNAUTHORIZED } from "./api";
 import { Feed } from "./feed";
 import type { Zone } from "./format";
 import type { DataFrame } from "./frames";
@@ -10,13 +10,14 @@ import type { Candle, Instrument, Ticker, Trade } from "./model";
 import { type Preferences, readPreferences, systemTheme, type Theme, writePreferences } from "./preferences";
 import { Store } from "./store";
 import { DEFAULT_TIMEFRAME } from "./timeframe";
+import { writeToken } from "./token";
 import { formatAddress, parseAddress } from "./url";
 
 const TICKER_MS = 5_000;
 const INSTRUMENTS_MS = 3_000;
 const HEALTH_MS = 1_000;
 
-export type Dialog = "search" | "help" | null;
+export type Dialog = "search" | "help" | "token" | null;
 
 export interface State {
   /** null until the server has answered once. */
@@ -70,6 +71,7 @@ export class Dashboard {
         this.#health.conditions(data);
         this.#readHealth();
       },
+      onUnauthorized: () => this.store.set({ dialog: "token" }),
       onRefused: (ch, message) => this.#refused(ch, message),
       onClock: (offset) => this.#health.clock(offset),
     });
@@ -115,6 +117,14 @@ export class Dashboard {
     const index = instruments.findIndex(({ id }) => id === instrument);
     const next = instruments[(index + by + instruments.length) % instruments.length];
     if (next !== undefined) this.open(next.id, tf);
+  }
+
+  /** Goes on with a token the server asked for. */
+  useToken(token: string): void {
+    writeToken(token.trim());
+    this.store.set({ dialog: null });
+    this.#feed.retryNow();
+    void this.#loadInstruments();
   }
 
   toggleTheme(): void {
@@ -243,7 +253,8 @@ export class Dashboard {
       const instruments = await this.#api.instruments();
       if (JSON.stringify(held) !== JSON.stringify(instruments)) this.store.set({ instruments });
       this.#navigate();
-    } catch {
+    } catch (error) {
+      if (error instanceof ApiError && error.status === UNAUTHORIZED) this.store.set({ dialog: "token" });
       return; // the connection state already says that the server is away; the next turn asks again
     }
   }

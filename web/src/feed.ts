@@ -5,6 +5,7 @@
 
 import { type DataFrame, type HealthFrame, isContiguous, isHealth, parseFrames, type ServerFrame, type Subscribed } from "./frames";
 import { epochOf, offsetOf, type Trade } from "./model";
+import { readToken, subprotocols } from "./token";
 
 export interface Channel {
   ch: string;
@@ -19,6 +20,8 @@ export interface FeedOptions {
   onData: (frame: DataFrame) => void;
   onPhase: (phase: Phase, detail: string) => void;
   onHealth?: (frame: HealthFrame) => void;
+  /** The server wants a token, or another one. */
+  onUnauthorized?: () => void;
   /** A channel the server refused. */
   onRefused?: (ch: string, message: string) => void;
   /** Estimated server time minus browser time, in ms. */
@@ -34,6 +37,7 @@ const PING_MS = 15_000;
 /** Without any frame for this long the connection is dead, whatever the browser believes. */
 const DEAD_MS = 45_000;
 const POLICY_VIOLATION = 1008;
+const UNAUTHORIZED = 4401;
 
 export class Feed {
   readonly #options: FeedOptions;
@@ -101,7 +105,7 @@ export class Feed {
 
   #connect(): void {
     this.#options.onPhase("connecting", "");
-    const socket = (this.#options.socket ?? ((url) => new WebSocket(url)))(this.#options.url);
+    const socket = (this.#options.socket ?? ((url) => new WebSocket(url, subprotocols(readToken()))))(this.#options.url);
     this.#socket = socket;
     this.#heardAt = this.#now;
     socket.onopen = () => this.#opened();
@@ -122,6 +126,7 @@ export class Feed {
   #closed(code: number, reason: string): void {
     this.#socket = null;
     if (this.#stopped) return;
+    if (code === UNAUTHORIZED) this.#options.onUnauthorized?.();
     if (code === POLICY_VIOLATION || (code >= 4400 && code < 5000)) {
       this.#options.onPhase("refused", reason || `the server closed with ${code}`);
       return;

@@ -150,10 +150,10 @@ class NetworkBus:
 
     async def _check(self) -> None:
         """Notice that the server lost what it kept, and tell every subscriber."""
-        life = await self._trouble.insist("checking", self._broker.life)
+        life = await self._trouble.insist("checking", self._broker.life, always=True)
         while True:
             await asyncio.sleep(CHECKUP)
-            now = await self._trouble.insist("checking", self._broker.life)
+            now = await self._trouble.insist("checking", self._broker.life, always=True)
             if now != life:
                 life = now
                 self._emptied()

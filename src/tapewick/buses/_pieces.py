@@ -32,6 +32,8 @@ def pieces(message: Message, limit: int = LIMIT) -> Iterator[Message]:
 
 
 def _divisible(batch: TradeBatch) -> bool:
+    if len(batch) < 2:
+        return False
     return not batch.covers or bool(np.all(batch.trade_id[1:] > batch.trade_id[:-1]))
 
 

@@ -132,6 +132,7 @@ class NetworkSubscription:
                     await asyncio.sleep(0.1)
                     await self._trouble.insist(self._name, self._rejoin)
         finally:
+            self.placed.set()  # nobody waits for one that failed
             self._filled.set()
 
     async def _begin(self) -> None:
@@ -231,7 +232,7 @@ class NetworkSubscription:
         while True:
             await self._acks.wait()
             self._acks.clear()
-            await self._trouble.insist(f"noting {self._group}", self._note_once)
+            await self._trouble.insist(f"noting {self._group}", self._note_once, always=True)
             self._noted()
             await asyncio.sleep(NOTE)
 

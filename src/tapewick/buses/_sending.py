@@ -227,7 +227,7 @@ class Sender:
             self._kick.clear()
             await asyncio.sleep(POLL / 2)  # the more that was acknowledged meanwhile, the better
             for name in [name for name, topic in self._topics.items() if any(topic.unacked.values())]:
-                standing = await self._trouble.insist("watching", partial(self._broker.standing, name))
+                standing = await self._trouble.insist("watching", partial(self._broker.standing, name), always=True)
                 await self._apply(name, standing)
 
     async def _apply(self, name: str, standing: dict[int, Standing]) -> None:
@@ -257,4 +257,4 @@ class Sender:
         topic.changed.set()
         if groups and now - topic.released > IDLE:
             topic.released = now
-            await self._trouble.insist("releasing", partial(self._broker.release, name, floors))
+            await self._trouble.insist("releasing", partial(self._broker.release, name, floors), always=True)

@@ -31,16 +31,17 @@ class Trouble:
         """Why the bus does not work; None while it does."""
         return next(iter(self._causes.values()), None)
 
-    async def insist(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Do ``work`` until the server lets us. Raises ``BusRefused``, which trying again does not help."""
+    async def insist(self, what: str, work: Callable[[], Awaitable[T]], *, always: bool = False) -> T:
+        """Do ``work`` until the server lets us. Raises ``BusRefused``, which trying again does not help: unless
+        ``always``, for what must go on when somebody has changed the server's mind."""
         backoff = Backoff(base=self._base, cap=self._cap)
         while True:
             try:
                 result = await work()
-            except BusRefused:
-                self.over(what)
-                raise
             except BusError as error:
+                if isinstance(error, BusRefused) and not always:
+                    self.over(what)
+                    raise
                 self.began(what, error)
                 await asyncio.sleep(backoff.delay() + self._base / 10)
             else:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,7 +24,6 @@ from tapewick.errors import BusError, BusRefused, ConfigError, MissingExtra
 try:
     from confluent_kafka import (
         Consumer,
-        ConsumerGroupTopicPartitions,
         KafkaError,
         KafkaException,
         Message,
@@ -48,6 +49,13 @@ REFUSALS = (
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 )
 
+ELECTING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+)
 EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 T = TypeVar("T")
@@ -138,6 +146,7 @@ class _KafkaBroker:
         self._admin: AdminClient | None = None
         self._producer: Producer | None = None
         self._keepers: dict[str, Consumer] = {}
+        self._making = threading.Lock()
         self._topics: set[str] = set()
         self._groups: tuple[float, list[str]] = (0.0, [])
         self._why: KafkaError | None = None
@@ -159,6 +168,8 @@ class _KafkaBroker:
             if self._admin is not None:
                 self._admin.poll(0)  # the driver tells why only when asked
             raise _broken(self._why or cause, what) from error
+        except FutureTimeout as error:
+            raise _broken(None, what) from error
 
     # -- connection and topics -----------------------------------------------------------------
 
@@ -179,15 +190,19 @@ class _KafkaBroker:
 
         await asyncio.get_running_loop().run_in_executor(self._threads, end)
         self._threads.shutdown(wait=False)
-        self._keepers.clear()
         self._producer = self._admin = None
 
     async def life(self) -> str:
         """The cluster's id."""
-        assert self._admin is not None
         self._why = None
-        told = await self._do("asking for the cluster", partial(self._admin.list_topics, timeout=ANSWER))
+        told = await self._do("asking for the cluster", lambda: self._client().list_topics(timeout=ANSWER))
         return str(told.cluster_id)
+
+    def _client(self) -> AdminClient:
+        """The administrative client, held by whoever waits for its answers: they never come once it is gone."""
+        if self._admin is None:
+            raise KafkaException(KafkaError(KafkaError._DESTROY))
+        return self._admin
 
     def _topic(self, topic: str) -> str:
         return f"{self._name}.{topic}"
@@ -206,7 +221,7 @@ class _KafkaBroker:
 
     def _make(self, topic: str, partitions: int) -> int:
         """Create a topic and wait until the cluster knows it; its partitions."""
-        assert self._admin is not None
+        admin = self._client()
         name, kept = self._topic(topic), self._retention if topic in SHARED else min(self._retention, RECENT)
         config = {
             "retention.ms": str(int(kept * 1000)),
@@ -217,11 +232,11 @@ class _KafkaBroker:
         new = NewTopic(name, num_partitions=partitions, replication_factor=self._replication, config=config)
         deadline = time.monotonic() + ANSWER
         while True:
-            known = self._admin.list_topics(name, timeout=ANSWER).topics.get(name)
+            known = admin.list_topics(name, timeout=ANSWER).topics.get(name)
             if known is not None and known.error is None and known.partitions:
                 return len(known.partitions)
             try:
-                self._admin.create_topics([new], operation_timeout=ANSWER, request_timeout=ANSWER)[name].result()
+                admin.create_topics([new], operation_timeout=ANSWER, request_timeout=ANSWER)[name].result(2 * ANSWER)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS or time.monotonic() > deadline:
                     raise
@@ -281,48 +296,67 @@ class _KafkaBroker:
         return await self._offsets(wanted, LATEST)
 
     async def _offsets(self, wanted: Collection[Place], spec: Any) -> dict[Place, int]:
-        assert self._admin is not None
         asks = {self._partition(place): spec for place in wanted}
 
+        def once() -> dict[Place, int]:
+            admin, cut = self._client(), len(self._name) + 1
+            answers = admin.list_offsets(asks, request_timeout=ANSWER)
+            return {
+                (one.topic[cut:], one.partition): answer.result(2 * ANSWER).offset for one, answer in answers.items()
+            }
+
         def work() -> dict[Place, int]:
-            assert self._admin is not None
-            answers = self._admin.list_offsets(asks, request_timeout=ANSWER)
-            cut = len(self._name) + 1
-            return {(one.topic[cut:], one.partition): answer.result().offset for one, answer in answers.items()}
+            """A topic's leaders take a moment to take over when it was made, or a broker came back."""
+            deadline = time.monotonic() + ANSWER
+            while True:
+                try:
+                    return once()
+                except KafkaException as error:
+                    if error.args[0].code() not in ELECTING or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
 
         return await self._do("asking for offsets", work)
 
     def _group(self, group: str) -> str:
         return f"{self._name}.{group}"
 
-    def _keeper(self, group: str) -> Consumer:
-        """What commits a group's offsets; it reads nothing."""
-        if group not in self._keepers:
-            own = {"group.id": self._group(group), "enable.auto.commit": False}
-            self._keepers[group] = Consumer({**self._options, **own})
-        return self._keepers[group]
-
     async def floors(self, group: str, wanted: Collection[Place]) -> dict[Place, int]:
         await self._ensure({topic for topic, _ in wanted})
-        work = partial(self._keeper(group).committed, [self._partition(place) for place in wanted], timeout=ANSWER)
-        told = await self._do("asking for a group", work)
-        found = {place: one.offset for place, one in zip(wanted, told, strict=True)}
-        fresh = {place: 0 for place, offset in found.items() if offset < 0}
-        if fresh:
-            await self.commit(group, fresh)
-        self._groups = (0.0, [])
+        told = await self._do("asking for a group", partial(self._committed, group, list(wanted)))
+        found = {place: told.get(place, -1) for place in wanted}
+        await self.commit(group, {place: 0 for place, offset in found.items() if offset < 0})
+        self._groups = (0.0, sorted({*self._groups[1], group}))
         return {place: max(offset, 0) for place, offset in found.items()}
 
     async def commit(self, group: str, floors: Mapping[Place, int]) -> None:
-        offsets = [self._partition(place, floor) for place, floor in floors.items()]
-        work = partial(self._keeper(group).commit, offsets=offsets, asynchronous=False)
-        await self._do("committing offsets", work)
+        if floors:
+            offsets = [self._partition(place, floor) for place, floor in floors.items()]
+            await self._do("committing offsets", partial(self._commit, group, offsets))
+
+    def _commit(self, group: str, offsets: list[TopicPartition]) -> None:
+        self._keeper(group).commit(offsets=offsets, asynchronous=False)
+
+    def _keeper(self, group: str) -> Consumer:
+        """What reads and commits a group's offsets, and nothing else. The administrative client could, but where a
+        group's coordinator is being chosen it ends the process (librdkafka 2.16.0, ``eonce->refcnt > 0``)."""
+        with self._making:
+            if group not in self._keepers:
+                own = {"group.id": self._group(group), "enable.auto.commit": False, "session.timeout.ms": 6000}
+                self._keepers[group] = Consumer({**self._options, **own})
+            return self._keepers[group]
+
+    def _committed(self, group: str, wanted: Sequence[Place]) -> dict[Place, int]:
+        """A group's offsets, where it has any."""
+        cut = len(self._name) + 1
+        found = self._keeper(group).committed([self._partition(place) for place in wanted], timeout=ANSWER)
+        return {(one.topic[cut:], one.partition): one.offset for one in found if one.offset >= 0}
 
     async def standing(self, topic: str) -> dict[int, Standing]:
         wanted = places((topic,), self._partitions)
         first = await self._offsets(wanted, EARLIEST)  # before the floors: they only rise
         last = await self._offsets(wanted, LATEST)
-        floors = await self._do("asking for groups", partial(self._floors, self._topic(topic)))
+        floors = await self._do("asking for groups", partial(self._floors, wanted))
         found = {}
         for place in wanted:
             own = {group: offsets[place[1]] for group, offsets in floors.items() if place[1] in offsets}
@@ -330,26 +364,21 @@ class _KafkaBroker:
             found[place[1]] = Standing(first[place] + 1, waiting, own)
         return found
 
-    def _floors(self, topic: str) -> dict[str, dict[int, int]]:
-        """Offsets by group and partition, of every group that has any of ``topic``."""
-        assert self._admin is not None
-        asked, groups = self._groups
+    def _floors(self, wanted: Sequence[Place]) -> dict[str, dict[int, int]]:
+        """Offsets by group and partition of one topic, of every group that has any."""
+        admin, (asked, groups) = self._client(), self._groups
         if time.monotonic() - asked > GROUPS or not asked:
-            listed = self._admin.list_consumer_groups(request_timeout=ANSWER).result().valid
+            listed = admin.list_consumer_groups(request_timeout=ANSWER).result(2 * ANSWER).valid
             prefix = f"{self._name}."
-            groups = [one.group_id[len(prefix) :] for one in listed if one.group_id.startswith(prefix)]
+            groups = sorted(
+                {*groups, *(one.group_id[len(prefix) :] for one in listed if one.group_id.startswith(prefix))}
+            )
             self._groups = (time.monotonic(), groups)
         found = {}
-        for group in sorted({*groups, *self._keepers}):
-            ask = [ConsumerGroupTopicPartitions(self._group(group))]
-            [answer] = self._admin.list_consumer_group_offsets(ask, request_timeout=ANSWER).values()
-            offsets = {
-                one.partition: one.offset
-                for one in answer.result().topic_partitions
-                if one.topic == topic and one.offset >= 0
-            }
+        for group in groups:
+            offsets = self._committed(group, wanted)
             if offsets:
-                found[group] = offsets
+                found[group] = {place[1]: offset for place, offset in offsets.items()}
         return found
 
     async def release(self, topic: str, floors: Mapping[int, int]) -> None:

@@ -32,6 +32,8 @@ COMMANDS = {
     "tail": "print a server's newest trades or candles, and follow them",
     "doctor": "check versions, engine, data folder, disk, clock and port",
     "migrate": "show or change the store's schema version",
+    "feed": "send invented trades to a server's ingest, and check that what it acknowledged is there",
+    "keys": "make, list and end API keys",
     "config": "show or check the settings and where each comes from",
     "completion": "print completion for bash, zsh or fish",
 }

@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
             write(b'{"ok":true}\n')
         else:
             changed = sum(origin != "default" for origin in loaded.origins.values())
-            write(f"the settings are sound: {changed} of {len(SETTINGS)} are set, the rest have their defaults\n".encode())
+            write(
+                f"the settings are sound: {changed} of {len(SETTINGS)} are set, the rest have their defaults\n".encode()
+            )
         return 0
     rows = []
     for setting in SETTINGS:

@@ -165,8 +165,11 @@ def _server(settings: Settings) -> Finding:
         store = PostgresStore(own.dsn, read_dsn=own.read_dsn, pool_min=1, pool_max=1, read_only=True)
         try:
             async with store:
-                tapes = await store.instruments()
-                findings.append(Finding("store", "ok", f"{store.level}, {plural(len(tapes), 'tape')}"))
+                tapes, wrong = await store.instruments(), await store.check()
+                told = f"{store.level}, {plural(len(tapes), 'tape')}"
+                findings.append(
+                    Finding("store", "fail", "; ".join(wrong), 4) if wrong else Finding("store", "ok", told)
+                )
         except StoreDamaged as error:
             findings.append(Finding("store", "fail", str(error), error.exit_code))
         except StoreError as error:

@@ -12,7 +12,6 @@ __all__ = ["EXAMPLES", "options", "run"]
 EXAMPLES = (
     "tapewick replay spot_btcusdt.gz --data ./d                 as fast as it goes",
     "tapewick replay capture.gz --speed 1 --data ./d            at the pace it was recorded",
-    "tapewick replay f.gz --venue binance-usdm --data ./d       futures, when the name does not say so",
     "tapewick replay drec/sim-spot_*.zst --data ./d             what `demo --record ./drec` recorded",
 )
 

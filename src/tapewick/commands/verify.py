@@ -123,6 +123,8 @@ async def _compared(
         tf = report.tf
         theirs = await venue.bars(args.instrument.partition(":")[2], tf, report.start, report.end)
         ours = await _own(reader, args.instrument, tf.name, report.start, report.end)
+        if not tf.index:
+            ours = _outside_gaps(ours, (await reader.coverage(args.instrument))["gaps"])
         trades = folded.bars(tf) if folded is not None and tf.index else None
         compare(report, ours, theirs, trades, venue.fields or FIELDS)
     if not any(report.compared or report.mismatches or report.incomplete for report in reports):
@@ -158,6 +160,15 @@ async def _own(reader: Reader, id: str, tf: str, start: int | None, end: int | N
     async for lines, _ in reader.candles(id, tf, start=start, end=end, limit=limit):
         found |= own_bars(b"[" + b",".join(lines.splitlines()) + b"]")
     return found
+
+
+def _outside_gaps(seconds: dict[int, Own], gaps: list[dict[str, Any]]) -> dict[int, Own]:
+    """Seconds with what is known of them: they are not stored, so nobody else says whether a gap touches one."""
+    holes = [((gap["left_ts"] or 0) * MS, (gap["right_ts"] or 2**53) * MS) for gap in gaps]
+    return {
+        t: own._replace(complete=not any(left < t + 10**9 and t <= right for left, right in holes))
+        for t, own in seconds.items()
+    }
 
 
 async def _folded(reader: Reader, reports: list[Report], args: argparse.Namespace) -> Folded:
@@ -239,10 +250,7 @@ def _object(instrument: str, reports: list[Report]) -> dict[str, Any]:
         "instrument": instrument,
         "equal": not any(report.mismatches for report in reports),
         "mismatches": sum(report.mismatches for report in reports),
-        "timeframes": [
-            {"tf": report.tf.name, **_ends(report), **_counts(report)}
-            for report in reports
-        ],
+        "timeframes": [{"tf": report.tf.name, **_ends(report), **_counts(report)} for report in reports],
         "differences": [
             {**each._asdict(), "open_time": each.open_time // MS} for report in reports for each in report.differences
         ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
@@ -45,6 +47,8 @@ __all__ = [
 ]
 
 JSON, CSV = "application/json", "text/csv"
+_ID = re.compile(r"[^\s:]+:\S+")
+MANY_BYTES = 65_536  # of rows: what is done with more would hold up the loop
 HEAVY_ROWS = 2000  # from here on an answer counts as costly
 
 AnyRequest = Request[Any, Any, Any]
@@ -140,7 +144,12 @@ class Rows:
     def __init__(self, name: str, rows: bytes, rest: dict[str, object], version: tuple[str, int] | None) -> None:
         self._name, self._rows, self._rest, self._version = name, rows, rest, version
 
-    def answer(self, request: AnyRequest, format: str, columns: tuple[str, ...]) -> Response[bytes]:
+    async def answer(self, request: AnyRequest, format: str, columns: tuple[str, ...]) -> Response[bytes]:
+        if len(self._rows) > MANY_BYTES:
+            return await asyncio.to_thread(self._answer, request, format, columns)
+        return self._answer(request, format, columns)
+
+    def _answer(self, request: AnyRequest, format: str, columns: tuple[str, ...]) -> Response[bytes]:
         headers = {"cache-control": "no-store"}
         if self._version is not None:
             digest = blake2b(self._rows, digest_size=8)

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Collection
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from tapewick.errors import ConfigError, Unauthorized
+from tapewick.errors import ConfigError, Forbidden, Unauthorized
+from tapewick.keys import SCOPES, Grant, KeyFile
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
@@ -26,36 +27,53 @@ DOCUMENTS = "/schema"
 HASHED = "sha256:"
 LEAST = 16  # characters of a token: shorter ones can be guessed
 SUBPROTOCOL = "tapewick.key."
+EVERYBODY = Grant("", frozenset(SCOPES))
 
 
 class Guard:
-    """Knows the tokens. Each of ``tokens`` is one as it is, or ``sha256:`` and the hex digest of one; with none
-    everybody may come in. Raises ``ConfigError`` for one that is too short, or no digest."""
+    """Knows the tokens and the stored keys. Each of ``tokens`` is one as it is, or ``sha256:`` and the hex digest of
+    one; they may do everything. With none, and unless keys are ``required``, everybody may read.
+    Raises ``ConfigError`` for one that is too short, or no digest."""
 
-    def __init__(self, tokens: Collection[str] = ()) -> None:
+    def __init__(self, tokens: Collection[str] = (), keys: KeyFile | None = None, *, required: bool = False) -> None:
         self._digests = [_digest(number, token) for number, token in enumerate(tokens, 1)]
+        self._keys, self._required = keys, required
 
     @property
     def open(self) -> bool:
         """Whether everybody may come in."""
-        return not self._digests
+        return not self._digests and not self._required
 
-    def check(self, token: str | None) -> None:
-        """Raises ``Unauthorized`` unless ``token`` lets its bearer in."""
-        if self.open:
-            return
+    def check(self, token: str | None, scope: str = "read") -> Grant:
+        """What ``token`` grants its bearer; where everybody may come in, that to who shows none.
+
+        Raises ``Unauthorized`` unless it is known, ``Forbidden`` if it is not for ``scope``. Writing trades is never
+        open to everybody.
+        """
+        if self.open and scope != "ingest":
+            return EVERYBODY
         if token is None:
-            raise Unauthorized("a token is required: send it as Authorization: Bearer TOKEN")
+            how = " (tapewick keys create makes one)" if scope == "ingest" else ""
+            raise Unauthorized(f"a token is required{how}: send it as Authorization: Bearer TOKEN")
+        grant = self._known(token)
+        if grant is None:
+            raise Unauthorized("the token is not known here")
+        if scope not in grant.scopes and "admin" not in grant.scopes:
+            raise Forbidden(f"key {grant.id} lacks the scope {scope}: use a key that has it")
+        return grant
+
+    def _known(self, token: str) -> Grant | None:
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         # All are compared, each in constant time: how long it takes tells nothing.
-        if not sum([hmac.compare_digest(digest, known) for known in self._digests]):
-            raise Unauthorized("the token is not known here")
+        same = [hmac.compare_digest(digest, known) for known in self._digests]
+        stored = self._keys.grant(token) if self._keys is not None else None
+        return Grant(f"token-{same.index(True) + 1}", frozenset(SCOPES)) if any(same) else stored
 
     def admits(self, token: str | None) -> bool:
         """Whether ``check`` passes."""
         try:
             self.check(token)
-        except Unauthorized:
+        except (Unauthorized, Forbidden):
             return False
         return True
 
@@ -89,10 +107,10 @@ def offered(subprotocols: Collection[str]) -> str | None:
 
 
 def route_guard(guard: Guard) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
-    """``guard`` for all routes that are not ``PUBLIC``."""
+    """``guard`` for all routes that are not ``PUBLIC``; the ``opt`` ``scope`` says what is needed, default read."""
 
     async def check(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         if not handler.opt.get("public") and not connection.scope["path"].startswith(DOCUMENTS):
-            guard.check(carried(connection.headers.get))
+            guard.check(carried(connection.headers.get), handler.opt.get("scope", "read"))
 
     return check

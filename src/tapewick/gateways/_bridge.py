@@ -18,7 +18,7 @@ from picows import WSAutoPingStrategy, WSListener, WSUpgradeRequest, WSUpgradeRe
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from tapewick.errors import TooManyRequests, Unauthorized
+from tapewick.errors import Forbidden, TooManyRequests, Unauthorized
 from tapewick.gateways._auth import Guard, carried
 from tapewick.gateways._problem import MEDIA_TYPE, body
 from tapewick.gateways._quota import Quota, Slot
@@ -80,7 +80,7 @@ def guarded(door: Door, guard: Guard) -> Door:
     def answer(request: WSUpgradeRequest) -> Answer:
         try:
             guard.check(carried(request.headers.get))
-        except Unauthorized as error:
+        except (Unauthorized, Forbidden) as error:
             return refuse(error.status, str(error), {"WWW-Authenticate": "Bearer"})
         return door(request)
 

@@ -40,15 +40,17 @@ Machine-readable: <a href="/schema/openapi.json">/schema/openapi.json</a>.</p>
 <table><tr><th>channel</th><th>options</th><th>sends</th></tr>
 <tr><td><code>trade@ID</code></td><td>snapshot, since, strict, times (ms | ns), backfill (all | skip)</td>
 <td>snapshot, event, skip</td></tr>
-<tr><td><code>candle@ID@TF</code></td><td>snapshot, since, strict, times, mode (all | conflate | latest), max_rate (per s)</td>
+<tr><td><code>candle@ID@TF</code></td>
+<td>snapshot, since, strict, times, mode (all | conflate | latest), max_rate (per second)</td>
 <td>snapshot, event, update</td></tr>
 <tr><td><code>ticker@ID</code></td><td>mode, max_rate</td><td>snapshot, update: rolling 24 h</td></tr>
 <tr><td><code>book@ID</code></td><td>levels (5 10 20 50 100 500)</td><td>snapshot, update (delta, state)</td></tr>
-<tr><td><code>book_top@ID</code></td><td>levels, mode, max_rate</td><td>snapshot, update: the whole best levels</td></tr>
+<tr><td><code>book_top@ID</code></td><td>levels, mode, max_rate</td>
+<td>snapshot, update: the whole best levels</td></tr>
 <tr><td><code>bbo@ID</code></td><td>mode, max_rate</td><td>snapshot, update: best bid and ask</td></tr>
 <tr><td><code>health</code>, <code>health@ID</code></td><td></td><td>snapshot, event of kind stream_health, gap_opened,
 gap_closed or book_state</td></tr></table>
-<p><code>/v1/ws?format=proto</code> sends binary protobuf frames instead of JSON.</p>
+<p>The format of data frames is JSON, or protobuf for the subprotocol <code>tapewick.v1.proto</code>.</p>
 <h2 id="charts">Charting libraries</h2>
 <p>Libraries that speak TradingView's UDF take <code>/udf</code> as their address. Those that take a datafeed object
 get live bars too: <a href="/docs/datafeed.js">/docs/datafeed.js</a>.</p>

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health
 
-from tapewick.errors import Unauthorized
+from tapewick.errors import Forbidden, Unauthorized
 from tapewick.gateways._auth import Guard, carried
 
 __all__ = ["GuardInterceptor"]
@@ -31,7 +31,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         told = {name.lower(): value for name, value in details.invocation_metadata if isinstance(value, str)}
         try:
             self._guard.check(carried(lambda name: told.get(name.lower())))
-        except Unauthorized as error:
+        except (Unauthorized, Forbidden) as error:
             return _refusing(handler, str(error))
         return handler
 

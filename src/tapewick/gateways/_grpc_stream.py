@@ -139,7 +139,8 @@ class GrpcOutbox(Outbox):
 
     def __init__(self, sink: Sink, limits: Limits) -> None:
         self._sink = sink
-        super().__init__(sink, _plain, limits, self._cut_off, self._broken)  # type: ignore[arg-type]
+        ends = self._cut_off, self._broken
+        super().__init__(sink, _plain, limits, *ends, unavailable=self._storeless)  # type: ignore[arg-type]
 
     def control(self, message: object) -> None:
         assert isinstance(message, Mapping)
@@ -167,6 +168,9 @@ class GrpcOutbox(Outbox):
 
     def _broken(self) -> None:
         self._sink.end(End(grpc.StatusCode.INTERNAL, "an unexpected error; the server's log has the details"))
+
+    def _storeless(self) -> None:
+        self._sink.end(End(grpc.StatusCode.UNAVAILABLE, "the store does not answer; resume"))
 
 
 class Stream:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 import structlog
@@ -13,7 +13,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from tapewick import metrics
-from tapewick.errors import ApiError, ModelError, StoreError, TooManyRequests, Unauthorized
+from tapewick.errors import ApiError, ModelError, StoreError, TooManyRequests, Unauthorized, Unavailable
 
 __all__ = ["HANDLERS", "MEDIA_TYPE", "Problem", "body", "headers_of"]
 
@@ -43,7 +43,7 @@ def body(status: int, detail: str, field: str | None = None) -> bytes:
 
 def headers_of(error: ApiError) -> dict[str, str]:
     """What HTTP wants to be told beside the status."""
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, TooManyRequests | Unavailable):
         return {"retry-after": str(error.retry_after)}
     return {"www-authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
 
@@ -84,8 +84,31 @@ def _http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
         detail = f"{field} is required"
     elif isinstance(error.extra, list) and error.extra and isinstance(error.extra[0], dict):
         field = str(error.extra[0].get("key", "")) or None
-        detail = f"{field}: {error.extra[0].get('message', detail)}"
+        detail = f"{field}: {_expected(request, field or '', str(error.extra[0].get('message', detail)))}"
     return _response(status, detail, field, error.headers)
+
+
+def _expected(request: AnyRequest, field: str, said: str) -> str:
+    """What a parameter takes, in words for people."""
+    parameter = request.route_handler.parsed_fn_signature.parameters.get(field)
+    choices = [] if parameter is None else list(_choices(parameter.raw))
+    if choices:
+        return f"expected one of {', '.join(map(str, choices))}"
+    bound = re.fullmatch(r"Expected `(int|float)`(?: ([<>]=?) (\S+))?(?:, got .*)?", said)
+    if bound is None:
+        return said
+    kind = "a whole number" if bound[1] == "int" else "a number"
+    words = {"<=": "of at most", ">=": "of at least", "<": "below", ">": "above"}
+    return f"expected {kind}" + (f" {words[bound[2]]} {bound[3]}" if bound[2] else "")
+
+
+def _choices(hint: object) -> Iterator[object]:
+    """The values of every ``Literal`` in an annotation."""
+    for one in get_args(hint):
+        if get_origin(hint) is Literal:
+            yield one
+        else:
+            yield from _choices(one)
 
 
 def _unexpected(request: AnyRequest, error: Exception) -> Response[bytes]:

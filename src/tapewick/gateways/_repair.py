@@ -42,6 +42,7 @@ def _same_origin(request: AnyRequest) -> None:
 
 @post(
     "/repair/{id:path}",
+    opt={"scope": "admin"},
     status_code=202,
     summary="Ask the venue again for what the tape lacks",
     responses={

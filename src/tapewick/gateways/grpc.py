@@ -78,7 +78,7 @@ class GrpcGateway:
 
     ``port`` 0 lets the system choose: ``address`` tells. ``readiness`` returns why the process is not ready,
     None while it is. ``venue``: whose instruments the legacy service sends; empty: Binance's. ``drain``: seconds
-    calls have to end when the gateway stops. ``tokens``: see ``Guard``. Raises ``ConfigError``.
+    calls have to end when the gateway stops. ``tokens``: see ``Guard``; ``guard``: one instead. Raises ``ConfigError``.
     """
 
     def __init__(
@@ -93,10 +93,11 @@ class GrpcGateway:
         venue: str = "",
         tls: Tls | None = None,
         tokens: Collection[str] = (),
+        guard: Guard | None = None,
     ) -> None:
         self._market, self._host, self._port = market, host, port
         self._readiness, self._drain, self._tls = readiness, drain, tls or Tls()
-        self._limits, self._guard = limits or Limits(), Guard(tokens)
+        self._limits, self._guard = limits or Limits(), guard or Guard(tokens)
         self._hub = Hub(market, self._limits)
         self._queries = Queries(market)
         self._candlesticks = Candlesticks(market, venue=venue, queue_bytes=self._limits.queue_bytes)

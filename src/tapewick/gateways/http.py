@@ -35,6 +35,8 @@ from tapewick.gateways._bridge import Answer as Upgrade
 from tapewick.gateways._bridge import Bridge, Door, HttpProtocol, guarded
 from tapewick.gateways._quota import Quota
 from tapewick.gateways.binance import BinanceGateway, Options
+from tapewick.gateways.ingest import IngestGateway
+from tapewick.gateways.ingest import Options as IngestOptions
 from tapewick.hub import Hub
 from tapewick.market import Market
 from tapewick.outbox import Limits, Outbox
@@ -88,7 +90,8 @@ class HttpGateway:
     are served. ``tls_cert``, ``tls_key``: PEM files; with them the port speaks TLS only.
     ``heavy_requests``: costly ones that one address may have under way at once; ``push_per_address``: WebSockets
     and event streams it may have open. ``tokens``: see ``Guard``. ``ws_deflate``: compress frames for WebSocket
-    clients that offer it. Raises ``ConfigError``.
+    clients that offer it. ``guard``: instead of ``tokens``, with stored keys too; ``ingest``: what may be written,
+    None: nothing. Raises ``ConfigError``.
     """
 
     def __init__(
@@ -110,6 +113,8 @@ class HttpGateway:
         push_per_address: int = 16_384,
         tokens: Collection[str] = (),
         ws_deflate: bool = False,
+        guard: Guard | None = None,
+        ingest: IngestOptions | None = None,
     ) -> None:
         self._market, self._host, self._port, self._title = market, host, port, title
         self._origins, self._readiness, self._drain = tuple(allowed_origins), readiness, drain
@@ -117,7 +122,10 @@ class HttpGateway:
         self._webapp = webapp
         self.quota = Quota(heavy_requests, 64)
         self.push_quota = Quota(push_per_address, what="push connections", setting="server.push_per_address")
-        self._guard, self._deflate = Guard(tokens), ws_deflate
+        self._guard, self._deflate = guard or Guard(tokens), ws_deflate
+        self._ingest = None
+        if ingest is not None:
+            self._ingest = IngestGateway(market.intake(), self._guard, ingest, readiness, market.now)
         self._tls = tls_cert, tls_key
         wanted = binance or Options()
         self.binance = BinanceGateway(market, self._hub, wanted, self._origins) if wanted.enabled else None
@@ -177,6 +185,8 @@ class HttpGateway:
                 connection.transport.abort()
         if self.binance is not None:
             await self.binance.stop()
+        if self._ingest is not None:
+            await self._ingest.close()
 
     @property
     def _trouble(self) -> str | None:
@@ -205,6 +215,7 @@ class HttpGateway:
                 sse.handler(self._market, self._hub, self._origins, self.push_quota),
                 _repair.router(),
                 *self._own_routes(),
+                *([] if self._ingest is None else [self._ingest.route()]),
                 *([] if self.binance is None else self.binance.routes()),
                 *static.handlers(self._webapp),
             ],

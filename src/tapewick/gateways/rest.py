@@ -6,6 +6,7 @@ per row. Every answer carries its position; a range answer also its age and comp
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Literal
 
 import msgspec
@@ -113,7 +114,7 @@ async def trades(
     past = since is None and first is not None and last is not None and last <= head.watermark
     version = (head.epoch, span(batch)[1]) if past else None
     rows = Rows("trades", market.encode(batch, ns=times == "ns"), rest, version)
-    return rows.answer(request, format, TRADE_COLUMNS)
+    return await rows.answer(request, format, TRADE_COLUMNS)
 
 
 @get(
@@ -169,7 +170,7 @@ async def candles(
         rest["indicators"] = await _indicators(market, frame, found, wanted)
     version = None if wanted or since is not None else _version(window, found)
     rows = Rows("candles", market.encode(found.batch, ns=times == "ns"), rest, version)
-    return rows.answer(request, format, CANDLE_COLUMNS if fill == "none" else (*CANDLE_COLUMNS, "filled"))
+    return await rows.answer(request, format, CANDLE_COLUMNS if fill == "none" else (*CANDLE_COLUMNS, "filled"))
 
 
 def _version(window: Window, found: CandleAnswer) -> tuple[str, int] | None:
@@ -216,13 +217,12 @@ async def _indicators(
         before = Window(end=int(rows["open_time"][0]), limit=warm, newest=True)
         everything = np.concatenate(((await market.candles(own.instrument, tf, before)).batch.rows, rows))
     skip, scale = len(everything) - len(rows), own.price_scale + derived.EXTRA
-    return {
-        one.label: [
-            None if value is None else format_mantissa(value, scale)
-            for value in derived.series(everything, one.name, one.n)[skip:]
-        ]
-        for one in wanted
-    }
+
+    def column(one: _query.Indicator) -> list[str | None]:
+        values = derived.series(everything, one.name, one.n)[skip:]
+        return [None if value is None else format_mantissa(value, scale) for value in values]
+
+    return {one.label: await asyncio.to_thread(column, one) for one in wanted}
 
 
 @get("/ticker/{id:path}", summary="Last price and 24 h statistics", responses=documented(Ticker))

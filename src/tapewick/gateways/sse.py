@@ -49,8 +49,8 @@ TAKES = ("channels", "since", "last_event_id", "since_ts", *OPTIONS)
 class VectorOutbox(Outbox):
     """An outbox whose reader follows several channels: before each event goes the id that is its own."""
 
-    def __init__(self, vector: Vector, pack: Callable[[bytes], bytes], *rest: object) -> None:
-        super().__init__(*rest)  # type: ignore[arg-type]
+    def __init__(self, vector: Vector, pack: Callable[[bytes], bytes], *rest: object, **more: Any) -> None:
+        super().__init__(*rest, **more)  # type: ignore[arg-type]
         self._vector, self._pack = vector, pack
         self.descriptor = -1  # no two readers get the same bytes
 
@@ -89,8 +89,9 @@ class Session:
         many: Frame = sse_body if self._plain else sse_body_chunk
         rest = self._hub.limits, self._give_up, self._cut
         if self._vector.single:
-            return Outbox(self._connection.transport, one, *rest)
-        return VectorOutbox(self._vector, self._pack, self._connection.transport, many, *rest)
+            return Outbox(self._connection.transport, one, *rest, unavailable=self._give_up)
+        vector = self._vector, self._pack
+        return VectorOutbox(*vector, self._connection.transport, many, *rest, unavailable=self._give_up)
 
     def start(self, admitted: Collection[Admitted]) -> None:
         """Say what will be sent and have the hub send it."""
@@ -139,7 +140,7 @@ class Session:
     # -- the end -----------------------------------------------------------------------------
 
     def _give_up(self) -> None:
-        """The peer does not read: end the stream, and cut it if it takes nothing of that either."""
+        """End the stream, for it to be resumed; cut a peer that takes nothing of that either."""
         self._end()
         self._loop.call_later(LINGER, self._connection.transport.abort)
 

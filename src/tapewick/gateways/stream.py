@@ -18,7 +18,7 @@ from ulid import ULID
 
 from tapewick.channel import Channel
 from tapewick.deflate import accepted
-from tapewick.errors import ApiError, BadRequest, ModelError, NotFound, Unauthorized
+from tapewick.errors import ApiError, BadRequest, Forbidden, ModelError, NotFound, Unauthorized
 from tapewick.framing import Frame, ws_binary, ws_binary_deflated, ws_text, ws_text_deflated
 from tapewick.gateways import _wishes
 from tapewick.gateways._auth import Guard, carried, offered
@@ -94,6 +94,7 @@ class Session(WSListener):
             self._limits,
             lambda: self.close(4008, "slow_consumer"),
             lambda: self.close(1011, "internal error"),
+            unavailable=lambda: self.close(1013, "the store does not answer"),
             encode=control if self._terms.proto else msgspec.json.encode,
         )
         self._hub.enter(self._outbox)
@@ -109,7 +110,7 @@ class Session(WSListener):
         assert self._outbox is not None
         try:
             self._guard.check(token)
-        except Unauthorized as error:
+        except (Unauthorized, Forbidden) as error:
             self.close(4401, str(error))
             return
         self._admitted = True

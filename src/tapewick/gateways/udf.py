@@ -6,6 +6,7 @@ bars, as charts expect; the rows themselves are those of every other surface.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -139,7 +140,8 @@ async def history(
     if not len(found.batch.rows):
         return await _no_data(market, own.id, tf, to * SECOND if start is None else start)
     complete = msgspec.json.encode(proven(found.batch.rows)).decode()
-    return _json({"s": "ok", **_bars(found.batch)}, {"tapewick-complete": complete})
+    bars = await asyncio.to_thread(_bars, found.batch)  # thousands of them would hold up the loop
+    return _json({"s": "ok", **bars}, {"tapewick-complete": complete})
 
 
 async def _no_data(market: Market, id: str, tf: Timeframe, before: int) -> Response[bytes]:
@@ -178,7 +180,7 @@ async def marks(request: AnyRequest, symbol: Name, from_: From, to: To, resoluti
     window = Window(from_ * SECOND, to * SECOND, MAX_BARS, newest=True)
     with heavy_rows(request, MAX_BARS):
         rows = (await market.candles(own.id, tf, window)).batch.rows if from_ < to else None
-    return _json(own_marks.on_bars(rows))
+    return _json(await asyncio.to_thread(own_marks.on_bars, rows))
 
 
 @get("/timescale_marks", summary="UDF: marks on the time axis", responses=_LIST)

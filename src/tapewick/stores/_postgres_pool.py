@@ -8,8 +8,10 @@ connection is lost at the end of a write its outcome is not known; whoever retri
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tapewick.errors import ConfigError, MissingExtra, StoreBusy, StoreDamaged, StoreError
@@ -21,6 +23,9 @@ try:
     import asyncpg
 except ImportError:
     raise MissingExtra("PostgreSQL (setting store.kind)", "postgres") from None
+
+# It logs a traceback per attempt to reconnect; whoever needs the store is told by an error.
+logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
 
 __all__ = ["Database", "Wanted", "single", "translate"]
 
@@ -98,11 +103,15 @@ class Database:
         if pool is None:
             raise StoreError("the store is not open")
         try:
-            async with (
-                pool.acquire(timeout=WAIT) as connection,
-                connection.transaction(isolation=isolation, readonly=readonly),
-            ):
-                return await job(connection)
+            async with pool.acquire(timeout=WAIT) as connection:
+                try:
+                    async with connection.transaction(isolation=isolation, readonly=readonly), _alive(connection):
+                        return await job(connection)
+                except _ERRORS as error:
+                    if _broken(error):
+                        with suppress(asyncpg.InterfaceError):  # the driver has let go of it already
+                            connection.terminate()  # whatever it still waits for: the pool makes another
+                    raise
         except _ERRORS as error:
             if _stale(error):
                 await pool.expire_connections()  # they were made to a server or a schema that is no more
@@ -125,12 +134,42 @@ class Database:
 
 
 @asynccontextmanager
+async def _alive(connection: Connection) -> AsyncIterator[None]:
+    """End what is done inside when the connection is lost.
+
+    The driver waits for good where it was told to pause sending a COPY and the server then goes away.
+    """
+    loop, inside, lost = asyncio.get_running_loop(), True, False
+
+    def end(_: object) -> None:
+        nonlocal lost
+        if inside and not bound.expired():
+            lost = True
+            bound.reschedule(loop.time())
+
+    try:
+        async with asyncio.timeout(None) as bound:
+            connection.add_termination_listener(end)
+            try:
+                yield
+            finally:
+                inside = False
+                connection.remove_termination_listener(end)
+    except TimeoutError:
+        if lost:
+            raise ConnectionResetError("it was lost while rows were sent") from None
+        raise
+
+
+@asynccontextmanager
 async def single(dsn: str) -> AsyncIterator[Connection]:
     """One connection outside the pools, for work on the schema: nothing remembers what it has seen."""
     async with _translated(dsn):
         try:
             connection = await asyncpg.connect(dsn, timeout=CONNECT, server_settings={"application_name": "tapewick"})
-        except ValueError as error:  # a port that is no number
+        except ValueError as error:  # a port that is no number; a certificate that is refused is a ValueError too
+            if isinstance(error, OSError):
+                raise
             raise _malformed() from error
         try:
             yield connection
@@ -174,6 +213,11 @@ _MEANINGS: dict[str, tuple[type[StoreError], str]] = {
 }
 
 
+def _broken(error: BaseException) -> bool:
+    """Whether the connection is of no use after ``error``; the server's own errors leave it sound."""
+    return not isinstance(error, asyncpg.PostgresError) or getattr(error, "sqlstate", "")[:2] in ("08", "57")
+
+
 def _stale(error: BaseException) -> bool:
     return getattr(error, "sqlstate", "") in ("25006", "0A000", "42P01") or isinstance(
         error, asyncpg.exceptions.OutdatedSchemaCacheError
@@ -193,6 +237,8 @@ def translate(error: BaseException, dsn: str) -> StoreError | ConfigError:
             return kind(f"{text.format(place=place)} ({said})")
     if isinstance(error, TimeoutError):
         return StoreError(f"PostgreSQL at {place} does not answer in time: see that it runs and is not overloaded")
+    if isinstance(error, ssl.SSLError):
+        return StoreError(f"PostgreSQL at {place} does not prove who it is: check sslrootcert in store.dsn ({said})")
     if isinstance(error, OSError):
         return StoreError(f"PostgreSQL at {place} cannot be reached: start it, or correct store.dsn ({said})")
     if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError):

@@ -64,17 +64,25 @@ WHERE number = $1 AND hour > $2::BIGINT AND hour < $3::BIGINT
 async def trades(
     connection: Connection, key: int, since: int | None, last: int, window: Window
 ) -> npt.NDArray[np.void]:
-    """Trades with ``since`` < seq ≤ ``last`` inside the window; only limited ones are in any order."""
-    low = max(since or 0, 0)
-    if window.start is not None or window.end is not None:
+    """Trades with ``since`` < seq ≤ ``last`` inside the window, in any order."""
+    low, own = max(since or 0, 0), f"FROM trades WHERE number = {key}"
+    timed = window.start is not None or window.end is not None
+    if timed:
         start = MIN_TIME if window.start is None else max(window.start - HOUR, MIN_TIME)
         end = MAX_TIME if window.end is None else window.end
         first, final = await connection.fetchrow(_HOURS, key, min(start, MAX_TIME), max(min(end, MAX_TIME), MIN_TIME))
         if first is None:
             return TRADES.none
         low, last = max(low, first - 1), min(last, final)
-    where = f"FROM trades WHERE number = {key} AND seq > {number(low)} AND seq <= {number(last)}"
-    where += f" AND {window.within('ts_event')}"
+    elif window.limit and low < last:
+        # Seqs have no holes: the wanted ones are a range, unless retention has taken some of it.
+        a, b = (max(low, last - window.limit), last) if window.newest else (low, min(last, low + window.limit))
+        rows = await copy_out(connection, TRADES, f"{own} AND seq > {number(a)} AND seq <= {number(b)}")
+        if len(rows) == b - a:
+            return rows
+    where = f"{own} AND seq > {number(low)} AND seq <= {number(last)}"
+    if timed:
+        where += f" AND {window.within('ts_event')}"
     if window.limit:
         where += f" ORDER BY seq {window.direction} LIMIT {window.limit}"
     return await copy_out(connection, TRADES, where)
@@ -87,10 +95,12 @@ async def candles(connection: Connection, key: int, tf: int, window: Window) -> 
         where += f" ORDER BY open_time {window.direction} LIMIT {2 * window.limit + 1}"
     rows = await fetch_candles(connection, where)
     rank = np.where(rows["origin"] == Origin.IMPORT, 1, np.where(rows["complete"] == 1, 0, 2))
-    rows = rows[np.lexsort((rank, rows["open_time"]))]
+    order = np.lexsort((rank, rows["open_time"]))
+    times = rows["open_time"][order]
     shown = np.ones(len(rows), bool)
-    shown[1:] = rows["open_time"][1:] != rows["open_time"][:-1]
-    rows = rows[shown]
+    shown[1:] = times[1:] != times[:-1]
+    # Taken as bytes: numpy copies structured arrays field by field, ten times slower.
+    rows = rows.view(f"V{CANDLE.itemsize}")[order[shown]].view(CANDLE)
     if window.limit:
         rows = rows[-window.limit :] if window.newest else rows[: window.limit]
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +56,7 @@ CANDLES = Layout(
 )  # fmt: skip
 """The stored fields of ``CANDLE``; ``filled`` rows are never stored."""
 MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1
+SEND = 60.0  # seconds a COPY to the server may take: the driver sets no bound while it may not send
 
 
 class Window(NamedTuple):
@@ -95,7 +97,8 @@ async def instruments(connection: Connection, condition: str = "true", *values: 
 async def copy_in(connection: Connection, table: str, layout: Layout, columns: Columns, count: int) -> None:
     """Add rows to a table."""
     source = messages(layout.encode(columns, count))
-    await connection.copy_to_table(table, columns=list(layout.names), source=source, format="binary")
+    async with asyncio.timeout(SEND):
+        await connection.copy_to_table(table, columns=list(layout.names), source=source, format="binary")
 
 
 async def copy_out(connection: Connection, layout: Layout, rest: str) -> npt.NDArray[np.void]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["commit", "merged", "put_imported", "put_instrument", "raise_owners", "renew_epochs", "rescale"]
 
 _OUT_OF_RANGE = "22003"  # SQL state of a number that its type cannot hold
+LONG = 3600.0  # seconds that rewriting a whole tape may take
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
 _BATCH = (
@@ -161,9 +162,10 @@ def _hours(number: int, batch: Any) -> list[tuple[int, int, int, int]]:
     """Per hour of the batch's trades: number, hour, lowest and highest seq."""
     if not len(batch):
         return []
+    hour = int(batch.ts_event.min()) // HOUR
+    if hour == int(batch.ts_event.max()) // HOUR:
+        return [(number, hour * HOUR, int(batch.seq.min()), int(batch.seq.max()))]
     hours = batch.ts_event // HOUR * HOUR
-    if hours.min() == hours.max():
-        return [(number, int(hours[0]), int(batch.seq.min()), int(batch.seq.max()))]
     each, inverse = np.unique(hours, return_inverse=True)
     first, last = np.full(len(each), 2**63 - 1), np.zeros(len(each), np.int64)
     np.minimum.at(first, inverse, batch.seq)
@@ -234,10 +236,12 @@ async def rescale(connection: Connection, number: int, price_scale: int, size_sc
     await connection.execute(_HOLD_HEADS, [number])
     try:
         for table in ("candles", "open_candles"):
-            await connection.execute(f"UPDATE {table} SET {_scaled_candle(price, size)} WHERE number = $1", number)
+            scaled = f"UPDATE {table} SET {_scaled_candle(price, size)} WHERE number = $1"
+            await connection.execute(scaled, number, timeout=LONG)
         await connection.execute(
-            f"UPDATE trades SET price = price * {price}::BIGINT, size = size * {size}::BIGINT WHERE number = $1", number
-        )
+            f"UPDATE trades SET price = price * {price}::BIGINT, size = size * {size}::BIGINT WHERE number = $1",
+            number, timeout=LONG,
+        )  # fmt: skip
     except Exception as error:
         if getattr(error, "sqlstate", None) != _OUT_OF_RANGE:
             raise

@@ -18,6 +18,7 @@ from tapewick.stores import _postgres_read as reads
 from tapewick.stores import _postgres_retention as retention
 from tapewick.stores import _postgres_schema as schema
 from tapewick.stores import _postgres_write as writes
+from tapewick.stores._postgres_check import problems
 from tapewick.stores._postgres_pool import Database, Wanted, single
 from tapewick.stores._postgres_rows import Window, trade_batch
 from tapewick.stores._postgres_rows import instruments as stored_instruments
@@ -203,6 +204,10 @@ class PostgresStore:
         keep = retention.Keep(trades, minutes, books)
         async with single(self._migrate_dsn) as connection:
             return await retention.expire(connection, keep, self.level)
+
+    async def check(self) -> list[str]:
+        """Problems found by looking for broken invariants, for ``doctor``; empty when there are none."""
+        return await self._database.read(problems)
 
     async def renew_epochs(self) -> None:
         """Give every tape a new epoch: needed after committed data was lost or restored.

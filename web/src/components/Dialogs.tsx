@@ -7,6 +7,7 @@ import { useDashboard, useValue } from "./context";
 export function Dialogs(): JSX.Element | null {
   const dialog = useValue((state) => state.dialog);
   if (dialog === "search") return <Search />;
+  if (dialog === "token") return <Token />;
   return dialog === "help" ? <Help /> : null;
 }
 
@@ -102,6 +103,38 @@ function Search(): JSX.Element {
       <p className="search-foot">
         <kbd>↑</kbd> <kbd>↓</kbd> choose <kbd>Enter</kbd> open <kbd>Esc</kbd> close
       </p>
+    </Modal>
+  );
+}
+
+function Token(): JSX.Element {
+  const dashboard = useDashboard();
+  const [text, setText] = useState("");
+  return (
+    <Modal label="Token" className="help">
+      <form
+        className="token"
+        onSubmit={(event) => {
+          event.preventDefault();
+          dashboard.useToken(text);
+        }}
+      >
+        <h2>This server asks for a token</h2>
+        <p>One of those its operator gives out. It is kept until this tab is closed.</p>
+        <input
+          // the dialog exists to type into this field
+          autoFocus
+          type="password"
+          aria-label="Token"
+          placeholder="Token"
+          autoComplete="current-password"
+          value={text}
+          onChange={(event) => setText(event.target.value)}
+        />
+        <button type="submit" className="text-button" disabled={text.trim() === ""}>
+          Continue
+        </button>
+      </form>
     </Modal>
   );
 }

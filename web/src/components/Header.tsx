@@ -86,6 +86,9 @@ function Figures(): JSX.Element | null {
   );
 }
 
+/** Older news is history that is being told, and no latency. */
+const A_MINUTE = 60_000;
+
 const WORDS: Record<ConnectionState, string> = {
   live: "Live",
   stale: "Stale",
@@ -109,7 +112,7 @@ function ConnectionBadge(): JSX.Element {
       </span>
       {alive ? (
         <span className="connection-figures">
-          {latency === null ? null : <span>{latency} ms</span>}
+          {latency === null || latency > A_MINUTE ? null : <span>{latency} ms</span>}
           <span>{rate} msg/s</span>
         </span>
       ) : null}

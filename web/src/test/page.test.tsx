@@ -22,6 +22,8 @@ let root: Root;
 let page: HTMLElement;
 let dashboard: Dashboard;
 let socket: HandSocket;
+/** Subprotocols of the newest connection. */
+let offered: string[];
 
 /** Lets promises settle and one animation frame pass. */
 async function frame(): Promise<void> {
@@ -51,13 +53,15 @@ beforeEach(async () => {
   vi.stubGlobal(
     "WebSocket",
     class extends HandSocket {
-      constructor(url: string) {
+      constructor(url: string, protocols: string[]) {
         super(url);
+        offered = protocols;
         socket = this;
       }
     },
   );
   localStorage.clear();
+  sessionStorage.clear();
   location.hash = "";
   const api = {
     instruments: async () => INSTRUMENTS,
@@ -184,4 +188,20 @@ it("keeps the chosen theme, and lets the address win", async () => {
     location.hash = "#sim:AB/1m?theme=dark";
   });
   expect(document.documentElement.dataset.theme).toBe("dark");
+});
+
+it("asks for the token a server wants, and goes on with it", async () => {
+  expect(offered).toEqual([]);
+  await act(async () => socket.drop(4401, "not authenticated"));
+  await frame();
+  const field = page.querySelector<HTMLInputElement>("dialog input[type=password]");
+  expect(text("dialog h2")).toBe("This server asks for a token");
+  await act(async () => {
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value")?.set?.call(field, " abc ");
+    field?.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  await act(async () => page.querySelector<HTMLButtonElement>("dialog button")?.click());
+  await frame();
+  expect(offered).toEqual(["tapewick.v1.json", "tapewick.key.abc"]);
+  expect(page.querySelector("dialog")).toBeNull();
 });

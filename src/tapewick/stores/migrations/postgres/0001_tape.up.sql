@@ -31,8 +31,6 @@ CREATE TABLE trades (
     late     BOOLEAN NOT NULL
 );
 CREATE INDEX trades_by_seq ON trades (number, seq);
--- Rows lie in the order they arrived: a few bytes per megabyte of them find a time.
-CREATE INDEX trades_by_time ON trades USING brin (ts_event) WITH (pages_per_range = 32);
 
 -- Between which seqs the trades of an hour (its start, ns) lie: a window of time becomes a range of the index.
 CREATE TABLE trade_hours (

@@ -1,0 +1,85 @@
+"""``keys``: make, list and end the API keys of a data folder; a running server sees the change at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from tapewick.commands.options import Parser, flag, option, setting, settings_of
+from tapewick.commands.output import coloured, moment, note, table, write
+from tapewick.errors import ConfigError
+from tapewick.keys import SCOPES, Key, KeyFile
+
+__all__ = ["EXAMPLES", "options", "run"]
+
+EXAMPLES = (
+    "tapewick keys create --scope ingest --instruments 'hook:*'    print a new key, this once",
+    "tapewick keys create --scope read,ingest --days 90            one that expires",
+    "tapewick keys list                                            who may do what; never the keys themselves",
+    "tapewick keys revoke tw_1f0c9a2b                              end one now",
+)
+HEADS = ("id", "scopes", "instruments", "state", "created", "expires", "note")
+
+
+def options(parser: Parser) -> None:
+    """Add the command's arguments to ``parser``."""
+    parser.add_argument("action", choices=("create", "list", "revoke"), metavar="create|list|revoke", help="what to do")
+    parser.add_argument("id", nargs="?", metavar="ID", help="the key to revoke")
+    option(parser, "--scope", f"what it may do, of {', '.join(SCOPES)}; several with commas", default="ingest")
+    option(parser, "--instruments", "which instruments it may write, * for any", default="*", metavar="PATTERN")
+    option(parser, "--days", "days until it expires", default="0", type=_days, shown_default="never")
+    option(parser, "--note", "whose it is, for the list", default="", shown_default="none")
+    setting(parser, "data.dir", "--data")
+    flag(parser, "--json", "JSON Lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it. Raises ``ConfigError`` (exit 2) for an unknown scope or key."""
+    file = KeyFile(settings_of(args).data.dir)
+    if args.action == "create":
+        scopes = [scope.strip() for scope in args.scope.split(",") if scope.strip()]
+        key, token = file.create(scopes, instruments=args.instruments, days=args.days, note=args.note)
+        if args.json:
+            write(json.dumps({"key": token, **_row(key, file.now)}).encode() + b"\n")
+        else:
+            write(token.encode() + b"\n")
+            note(f"{key.id} may {', '.join(key.scopes)}; keep it now, it is not shown again")
+        return 0
+    if args.action == "revoke":
+        if args.id is None:
+            raise ConfigError("which key? name its id: tapewick keys revoke ID")
+        key = file.revoke(args.id)
+        write(json.dumps(_row(key, file.now)).encode() + b"\n" if args.json else f"{key.id} is revoked\n".encode())
+        return 0
+    rows = [_row(key, file.now) for key in file.keys()]
+    if args.json:
+        write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        return 0
+    texts = ([str(row[head]) for head in HEADS] for row in rows)
+    write(table(HEADS, texts, colour=coloured(args.color, sys.stdout)).encode())
+    return 0
+
+
+def _row(key: Key, now: int) -> dict[str, str]:
+    """A key as it may be shown."""
+    state = "revoked" if key.revoked else "usable" if key.usable(now) else "expired"
+    return {
+        "id": key.id,
+        "scopes": ",".join(key.scopes),
+        "instruments": key.instruments,
+        "state": state,
+        "created": moment(key.created * 1000),
+        "expires": moment(key.expires * 1000) if key.expires else "never",
+        "note": key.note,
+    }
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 36_500:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    return days

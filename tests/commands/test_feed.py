@@ -1,0 +1,36 @@
+"""``tapewick feed`` against a real server: it keeps to the quota, and proves what was acknowledged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tapewick.keys import KeyFile
+from tests.e2e.server import Server
+
+
+def feed(url: str, key: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tapewick", "feed", "--url", url, "--key", key, "--no-config", "--json", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_what_is_acknowledged_is_there_once_and_the_quota_is_kept(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path)
+    (_, key), (_, reader) = file.create(["ingest", "read"]), file.create(["read"])
+    limits = {"TAPEWICK_INGEST__TRADES_PER_S": "100", "TAPEWICK_INGEST__MAX_ITEMS": "100"}
+    with Server("demo", "--data", tmp_path, "--port", "0", "--no-config", **limits) as server:
+        server.ready()
+        for round in (1, 2):  # the second continues the ids of the first
+            done = feed(server.url, key, "--count", "220", "--batch", "100", "--rate", "100000", "--verify")
+            assert done.returncode == 0, done.stderr
+            told = json.loads(done.stdout)
+            assert told["acknowledged"] == told["accepted"] == told["verified"] == 220
+            assert told["missing"] == told["doubled"] == told["rejected"] == 0
+            assert round == 1 or told["over_quota"] > 0
+        assert server.get("/v1/coverage/hook:FEED")["ranges"][0]["to_id"] == 440
+        refused = feed(server.url, reader, "--count", "1")
+        assert refused.returncode == 3 and "403" in refused.stderr and "ingest" in refused.stderr
+    gone = feed(server.url, key, "--count", "1", "--patience", "0")
+    assert gone.returncode == 3 and "cannot be reached" in gone.stderr

@@ -1,0 +1,52 @@
+"""``tapewick keys``: a key is printed once, the list never shows it, and a revoked one is told apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tapewick.cli import main
+from tapewick.keys import KeyFile
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> str:
+    capsys.readouterr()
+    assert main(["keys", *map(str, words), "--no-config"]) == code
+    out, err = capsys.readouterr()
+    return out if code == 0 else err
+
+
+def test_create_list_revoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ("--scope", "read,ingest", "--instruments", "hook:*", "--days", "30", "--note", "mine")
+    token = run(capsys, "create", "--data", tmp_path, *told).strip()
+    id = token[:11]
+    grant = KeyFile(tmp_path).grant(token)
+    assert grant is not None and grant.scopes == {"read", "ingest"} and grant.instruments == "hook:*"
+    listed = run(capsys, "list", "--data", tmp_path)
+    assert id in listed and "usable" in listed and "mine" in listed and token not in listed
+    assert id in run(capsys, "revoke", id, "--data", tmp_path)
+    assert KeyFile(tmp_path).grant(token) is None
+    (row,) = map(json.loads, run(capsys, "list", "--data", tmp_path, "--json").splitlines())
+    assert (row["state"], row["id"]) == ("revoked", id) and "digest" not in row
+
+
+def test_json_tells_the_new_key_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = json.loads(run(capsys, "create", "--data", tmp_path, "--json"))
+    assert row["scopes"] == "ingest" and row["expires"] == "never"
+    assert KeyFile(tmp_path).grant(row["key"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("create", "--scope", "write"), "write"),
+        (("create", "--days", "-1"), "number of days"),
+        (("revoke",), "which key"),
+        (("revoke", "tw_nobody"), "tw_nobody"),
+        (("delete",), "delete"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str], says: str) -> None:
+    assert says in run(capsys, *words, "--data", tmp_path, code=2)
