@@ -6,8 +6,16 @@ import os
 import shutil
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from tapewick.parts import PARTS, find
+
+
+ROOT = Path(__file__).resolve().parent.parent
+FETCHED = (
+    ("timescale", "timescale.py", "root and mmdebstrap"),
+    ("kafka", "kafka.py", "maven and openjdk-17-jre-headless"),
+)
 
 
 def main() -> int:
@@ -21,6 +29,9 @@ def main() -> int:
         absent.append("native-engine tests (it was not built: apt-get install g++ python3-dev, then make again)")
     if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
         absent.append("fresh-machine tests (they need root and mmdebstrap: apt-get install mmdebstrap)")
+    for name, script, needs in FETCHED:
+        if not (ROOT / ".cache" / name / "recipe").is_file():
+            absent.append(f"{name} tests (python scripts/{script} fetches it; needs {needs})")
     named = [] if os.environ.get("TAPEWICK_TESTDATA") else ["recorded-data tests (TAPEWICK_TESTDATA is not set)"]
     for line in absent + named:
         print(f"not run: {line}")

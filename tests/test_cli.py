@@ -510,6 +510,16 @@ def test_a_replay_ends_on_sigterm_with_what_it_committed(run: Run, capture: Path
 # doctor, migrate
 
 
+def test_doctor_knows_every_library_of_frames() -> None:
+    from tapewick.commands.doctor import EXTRAS
+
+    assert {name: EXTRAS[name] for name in ("polars", "pandas", "arrow")} == {
+        "polars": "polars",
+        "pandas": "pandas",
+        "arrow": "pyarrow",
+    }
+
+
 def test_doctor_finds_a_sound_folder_sound(run: Run, filled: str) -> None:
     report = run("doctor", "--data", filled, "--port", "0", "--json").stdout
     findings = {finding["check"]: finding for finding in map(json.loads, report.splitlines())}

@@ -114,6 +114,14 @@ async def test_refusals_name_the_cause(rig: Rig, client: Client) -> None:
         await client.candles(BTC, "7m")
     with pytest.raises(ConfigError, match="write it like"):
         Client("127.0.0.1:8080")
+    for rows in (client.trades(BTC, limit=-1), client.candles(BTC, "1m", limit=-1)):
+        with pytest.raises(BadRequest, match="limit must be >= 0"):
+            await rows
+    for at in (client.price(BTC, T0 // 10**6), client.candles(BTC, "1m", start=T0 // 10**6)):
+        with pytest.raises(BadRequest, match="ns expected; this looks like ms"):
+            await at
+    with pytest.raises(BadRequest, match="looks like ms"):
+        client.stream(TRADES, start=T0 // 10**6)
     with pytest.raises(BadRequest, match="unknown channel"):
         client.stream("trades@sim:BTCUSDT")
     with pytest.raises(BadRequest, match="none of these channels has an option levels"):
@@ -189,7 +197,8 @@ async def test_other_kinds_of_channels_are_typed_too(rig: Rig, client: Client) -
 async def test_frames_need_their_library(rig: Rig, client: Client) -> None:
     table = await client.trades(BTC)
     for make, extra in ((table.to_polars, "polars"), (table.to_pandas, "pandas"), (table.to_arrow, "arrow")):
-        with pytest.raises(MissingExtra, match=rf"pip install 'tapewick\[{extra}\]'"):
+        library = {"arrow": "pyarrow"}.get(extra, extra)
+        with pytest.raises(MissingExtra, match=rf"pip install {library}, .*pip install 'tapewick\[{extra}\]'"):
             make()
     with pytest.raises(MissingExtra, match="polars"):
         table.frame()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapewick.clock import ManualClock
+from tapewick.config import load
 from tapewick.errors import ConfigError, Forbidden, Unauthorized
 from tapewick.gateways._auth import Guard
 from tapewick.keys import SCOPES, Grant, KeyFile
@@ -95,3 +96,10 @@ def test_a_grant_is_for_its_instruments() -> None:
     assert Grant("k", frozenset(), "hook:A*").covers("hook:ABC")
     assert not Grant("k", frozenset(), "hook:A*").covers("hook:BCD")
     assert not Grant("k", frozenset(), "hook:A").covers("hook:AB")
+
+
+def test_an_open_address_needs_tokens_or_keys() -> None:
+    flags = {"server.host": "0.0.0.0"}
+    with pytest.raises(ConfigError, match="server.require_keys"):
+        load(flags, environ={}, no_config=True)
+    assert load({**flags, "server.require_keys": "true"}, environ={}, no_config=True).settings.server.require_keys

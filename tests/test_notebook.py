@@ -36,6 +36,7 @@ def threads() -> list[str]:
 async def test_every_method_answers_without_await(rig: Rig, tmp_path: Path) -> None:
     def script() -> None:
         with tapewick.connect(rig.gateway.url) as tape:
+            assert repr(tape) == f"<connection to {rig.gateway.url}>"
             assert [one.id for one in tape.instruments()] == [BTC]
             assert len(tape.candles(BTC, "1m")) == 3 and len(tape.trades(BTC, limit=10)) == 10
             assert tape.ticker(BTC).last == tape.price(BTC).price
@@ -52,10 +53,14 @@ async def test_every_method_answers_without_await(rig: Rig, tmp_path: Path) -> N
             assert list(feed) == []
             live = tape.live(CANDLES)
             assert live.frame.__doc__ and len(live.table()) == 3 and live.connected
+            assert repr(live).startswith("<live, version ") and "<Table of 3 rows>" in live._repr_html_().replace(
+                "&lt;", "<"
+            ).replace("&gt;", ">")
         assert threads() == [] and len(live.table()) == 3
         with pytest.raises(ConfigError, match="closed: open another"):
             tape.instruments()
         tape.close()
+        assert repr(tape).endswith(", closed>")
 
     await asyncio.to_thread(script)
 
@@ -135,3 +140,28 @@ def test_no_server_is_told_and_leaves_no_thread() -> None:
     with pytest.raises(ConfigError, match="write it like"):
         tapewick.connect("localhost")
     assert threads() == []
+
+
+async def test_threads_may_close_at_once_while_others_ask(rig: Rig) -> None:
+    def script() -> list[str]:
+        wrong: list[str] = []
+        for _ in range(3):
+            tape = tapewick.connect(rig.gateway.url)
+
+            def ask(tape: Connection = tape, wrong: list[str] = wrong) -> None:
+                try:
+                    tape.trades(BTC, limit=10)
+                except ConfigError:
+                    pass
+                except Exception as error:
+                    wrong.append(repr(error))
+
+            workers = [threading.Thread(target=one, daemon=True) for one in [ask, tape.close] * 4]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join(20)
+                wrong += ["hangs"] if worker.is_alive() else []
+        return wrong
+
+    assert await asyncio.to_thread(script) == []

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from picows import WSError, WSFrame, WSInvalidStatusError, WSListener, WSMsgType, WSTransport, ws_connect
 from python_socks import ProxyError
 
+from tapewick._client_address import advice
 from tapewick._client_rest import refusal
 from tapewick.errors import ApiError, Disconnected, SourceError
 from tapewick.net.address import proxy_for, shown
@@ -143,14 +144,13 @@ async def dial(url: str, *, within: float, headers: Mapping[str, str], tls: ssl.
     except TimeoutError as error:
         raise Disconnected(f"{shown(url)} did not answer within {within:g} s") from error
     except (WSError, OSError, ProxyError) as error:
-        raise Disconnected(
-            f"{shown(url)} cannot be reached: {str(error) or type(error).__name__}; is a server running there?"
-        ) from error
+        cause = str(error) or type(error).__name__
+        raise Disconnected(f"{shown(url)} cannot be reached: {cause}; {advice(url, cause)}") from error
     except asyncio.CancelledError:
         link.close(at_once=True)
         raise
     if not link.opened:
-        raise Disconnected(f"{shown(url)} closed the connection during the handshake")
+        raise Disconnected(f"{shown(url)} closed the connection during the handshake; {advice(url, answered=True)}")
     return link
 
 

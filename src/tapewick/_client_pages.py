@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from tapewick._client_rest import Rest
+from tapewick.errors import BadRequest
 
 __all__ = ["PAGE", "Part", "gathered", "pages"]
 
@@ -38,7 +39,12 @@ class _Answer(msgspec.Struct):
 async def pages(
     rest: Rest, name: Name, asked: dict[str, Any], limit: int, *, newest: bool = False
 ) -> AsyncIterator[Part]:
-    """``/v1/NAME`` and the pages after it, none empty, until ``limit`` rows (0: all); ``newest``: older ones follow."""
+    """``/v1/NAME`` and the pages after it, none empty, until ``limit`` rows (0: all); ``newest``: older ones follow.
+
+    Raises ``BadRequest`` for a negative ``limit``.
+    """
+    if limit < 0:
+        raise BadRequest(f"limit must be >= 0 (0: all rows), not {limit}", field="limit")
     path, params, left = f"/v1/{name}", asked, limit
     while True:
         size = min(PAGE, left) if limit else PAGE

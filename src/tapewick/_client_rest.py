@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import httpx2
 import msgspec
 
+from tapewick._client_address import advice
 from tapewick.errors import (
     ApiError,
     BadPayload,
@@ -45,7 +46,7 @@ class _Problem(msgspec.Struct):
 
 
 class Rest:
-    """GET requests to the server at ``url``. Redirects are not followed: the address is the reader's, and only that.
+    """Requests to the server at ``url``. Redirects are not followed: the address is the reader's, and only that.
 
     Raises ``Disconnected`` where there is no answer within ``timeout`` seconds of silence, else as ``refusal``.
     """
@@ -84,18 +85,26 @@ class Rest:
         async with self._answer(path, params) as answer:
             yield File(answer.headers.get("tapewick-position", ""), answer.aiter_bytes())
 
+    async def post(self, path: str, params: Params | None = None) -> None:
+        """Have the server do something; it has been taken when this returns."""
+        async with self._answer(path, params, method="POST", wanted=202):
+            pass
+
     @asynccontextmanager
-    async def _answer(self, path: str, params: Params | None) -> AsyncGenerator[httpx2.Response, None]:
+    async def _answer(
+        self, path: str, params: Params | None, *, method: str = "GET", wanted: int = 200
+    ) -> AsyncGenerator[httpx2.Response, None]:
         asked = {name: str(value) for name, value in (params or {}).items() if value is not None}
         try:
-            async with self._http.stream("GET", path, params=asked or None) as answer:
-                if answer.status_code != 200:
+            async with self._http.stream(method, path, params=asked or None) as answer:
+                if answer.status_code != wanted:
                     wait = answer.headers.get("retry-after")
                     raise refusal(self._shown + path, answer.status_code, await answer.aread(), wait)
                 yield answer
         except httpx2.TransportError as error:
             cause = str(error) or error.__class__.__name__
-            raise Disconnected(f"{self._shown} cannot be reached: {cause}; is a server running there?") from error
+            next_step = advice(self._shown, cause, answered=isinstance(error, httpx2.RemoteProtocolError))
+            raise Disconnected(f"{self._shown} cannot be reached: {cause.rstrip('.')}; {next_step}") from error
         except httpx2.HTTPError as error:
             raise BadPayload(f"{self._shown}{path} answered with a damaged body: {error}") from error
 

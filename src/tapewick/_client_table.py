@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from tapewick._client_show import ENDS, as_html, as_text, cell
 from tapewick.errors import ConfigError, MissingExtra, ModelError
 from tapewick.formats.table import PRECISION, Field
 
@@ -59,7 +60,17 @@ class Table(Generic[R]):
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        return f"<Table of {len(self)} rows: {' '.join(self.fields)}>"
+        return as_text(self._title(), list(self.fields), self._ends())
+
+    def _repr_html_(self) -> str:
+        """The cell a notebook shows."""
+        return as_html(self._title(), list(self.fields), self._ends())
+
+    def head(self, n: int = 5) -> Table[R]:
+        """A table of the first ``n`` rows; it stands for no position."""
+        if n < 0:
+            raise ModelError(f"head({n}): the number of rows is at least 0")
+        return Table(tuple(self.fields.values()), self.rows[:n])
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         """Column ``name`` of shape (n,): int64, ``datetime64[ns]`` (UTC), or objects: ``Decimal``, ``str``, ``bool``;
@@ -168,11 +179,26 @@ class Table(Generic[R]):
         try:
             return self.to_pandas(decimals=decimals)
         except MissingExtra:
-            raise MissingExtra("a DataFrame", "polars") from None
+            raise MissingExtra("a DataFrame", "polars", "polars") from None
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _title(self) -> str:
+        return f"<Table of {len(self):,} row{'' if len(self) == 1 else 's'}>"
+
+    def _ends(self) -> list[list[str]]:
+        """The rows to show as text: one more than are shown, for that to be told."""
+        few = self.rows if len(self) <= 2 * ENDS else (*self.rows[: ENDS + 1], *self.rows[-ENDS:])
+        kinds = {name: field.kind for name, field in self.fields.items()}
+        return [[cell(getattr(row, name), kind) for name, kind in kinds.items()] for row in few]
+
     def _field(self, name: str) -> Field:
+        if not isinstance(name, str):
+            rows = f"table.rows[{name!r}]" if isinstance(name, int) else "table.rows"
+            raise ModelError(
+                f"a table is read by column, table[{next(iter(self.fields), 'name')!r}], not by {name!r}; "
+                f"rows are in {rows}, the first ones in table.head()"
+            )
         if name not in self.fields:
             raise ModelError(f"no column {name!r}; there are: {', '.join(self.fields)}")
         return self.fields[name]
@@ -209,4 +235,4 @@ def _library(module: str, what: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module:  # it is there, and something it needs is not
             raise
-        raise MissingExtra(what, extra) from None
+        raise MissingExtra(what, extra, module) from None

@@ -11,11 +11,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 
-from tapewick._client_fields import Time, fields_of, milliseconds
+from tapewick._client_address import address, authorization, trust
+from tapewick._client_fields import Time, fields_of, milliseconds, nanoseconds, whole_ms
 from tapewick._client_follow import Followed
 from tapewick._client_frames import Item, Notice, Rows, Skip, StreamGap
 from tapewick._client_link import Link, dial
@@ -28,6 +29,7 @@ from tapewick._client_table import Decimals, Library, Table
 from tapewick.channel import Channel
 from tapewick.errors import BadRequest, ConfigError, NotFound
 from tapewick.model import Instrument
+from tapewick.net.address import shown
 
 __all__ = [
     "Book",
@@ -112,13 +114,19 @@ class Client:
         tls: ssl.SSLContext | str | Path | None = None,
         timeout: float = 10.0,
     ) -> None:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-            raise ConfigError(f"{url!r} is no server address: write it like http://127.0.0.1:8080")
-        self._url, self._timeout = url.rstrip("/"), timeout
-        self._headers = {"User-Agent": "tapewick"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._tls = ssl.create_default_context(cafile=tls) if isinstance(tls, str | Path) else tls
+        self._url, self._timeout = address(url), timeout
+        self._headers = {"User-Agent": "tapewick", **authorization(token)}
+        self._tls = trust(tls)
         self._rest = Rest(self._url, timeout=timeout, headers=self._headers, tls=self._tls)
         self._known: dict[str, Instrument] = {}
+
+    @property
+    def url(self) -> str:
+        """The server's address, without a user part."""
+        return shown(self._url)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.url}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -217,9 +225,7 @@ class Client:
 
         ``file.position`` is where it stands: the ``since`` of what comes later.
         """
-        asked = {"instrument": instrument, "tf": tf, "format": format}
-        times = {"start": milliseconds(start), "end": milliseconds(end)}
-        return self._rest.file(f"/v1/export/{'candles' if tf else 'trades'}", {**asked, **times})
+        return self.export_file(instrument, tf, format=format, start=nanoseconds(start), end=nanoseconds(end))
 
     async def save(
         self,
@@ -299,18 +305,30 @@ class Client:
         """
         return await self._live(channel, rows, start, options)
 
-    # -- rows as the server wrote them --------------------------------------------------------
+    # -- as the command line asks: times are UTC ns of any year, rows as the server wrote them ---
+
+    def export_file(
+        self, instrument: str, tf: str | None, *, format: FileFormat, start: int | None, end: int | None
+    ) -> AbstractAsyncContextManager[File]:
+        """As ``export``."""
+        asked = {"instrument": instrument, "tf": tf, "format": format, "start": whole_ms(start), "end": whole_ms(end)}
+        return self._rest.file(f"/v1/export/{'candles' if tf else 'trades'}", asked)
+
+    async def repair(self, instrument: str, ids: tuple[int, int] | None = None) -> None:
+        """Have the server fetch these ids, or all that is missing, from the venue; it goes on by itself."""
+        asked = {} if ids is None else {"from_id": ids[0], "to_id": ids[1]}
+        await self._rest.post(f"/v1/repair/{quote(instrument, safe='')}", asked)
 
     async def candle_pages(
         self, instrument: str, tf: str, *, start: int | None = None, end: int | None = None, limit: int = 500
     ) -> AsyncIterator[Page]:
         """Candles as in ``candles``, page by page and undecoded; times in ms."""
-        asked: dict[str, Any] = {"instrument": instrument, "tf": tf, "end": milliseconds(end)}
+        asked: dict[str, Any] = {"instrument": instrument, "tf": tf, "end": whole_ms(end)}
         if start is None and 0 < limit <= PAGE:
             async for page in pages(self._rest, "candles", asked, limit, newest=True):
                 yield Page(page.rows, page.position)
             return
-        async for page in pages(self._rest, "candles", {**asked, "start": milliseconds(start or 0)}, limit):
+        async for page in pages(self._rest, "candles", {**asked, "start": whole_ms(start or 0)}, limit):
             yield Page(page.rows, page.position)
 
     async def trade_pages(self, instrument: str, *, since: int | None = None, limit: int = 500) -> AsyncIterator[Page]:
@@ -322,7 +340,9 @@ class Client:
 
     async def book_row(self, instrument: str, *, levels: int = 100, at: int | None = None) -> msgspec.Raw:
         """The order book undecoded; times in ms."""
-        return await self._rest.get(self._book(instrument), msgspec.Raw, {"levels": levels, "at": _floor(at)})
+        return await self._rest.get(
+            self._book(instrument), msgspec.Raw, {"levels": levels, "at": at and at // 1_000_000}
+        )
 
     async def tail(
         self, channel: str, *, snapshot: int | None = 10, since: str | None = None, levels: int | None = None
@@ -390,6 +410,5 @@ def _begin(one: Followed, channel: Channel, start: int) -> None:
 
 def _floor(time: Time | None) -> int | None:
     """The last whole ms at or before ``time``."""
-    if isinstance(time, int):
-        return time // 1_000_000
-    return milliseconds(time)
+    ns = nanoseconds(time)
+    return None if ns is None else ns // 1_000_000

@@ -106,6 +106,7 @@ class Ingest(NamedTuple):
         "Secrets (whsec_…) of Standard Webhooks senders; two at once while one replaces the other.",
         SECRET,
     ] = ()
+    max_instruments: Annotated[int, "Instruments hook:SYMBOL that are made at most."] = 1000
     idempotency_h: Annotated[int, "Hours for which a repeated Idempotency-Key gets the first answer."] = 24
 
 
@@ -437,6 +438,7 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         "ingest.max_items": (1, 100_000),
         "ingest.max_bytes": (1024, 64 << 20),
         "ingest.trades_per_s": (1, 10**9),
+        "ingest.max_instruments": (0, 100_000),
         "ingest.idempotency_h": (1, 8760),
         "engine.lateness_ms": (0, 3_600_000),
         "engine.final_grace_s": (0, 86_400),

@@ -77,10 +77,17 @@ class ConfigError(TapewickError):
 
 
 class MissingExtra(ConfigError):
-    """An optional driver is not installed; the message holds the install command."""
+    """An optional driver is not installed; the message holds the install command.
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an extra: pip install 'tapewick[{extra}]'")
+    ``library``: the package to install where that alone is enough.
+    """
+
+    def __init__(self, feature: str, extra: str, library: str | None = None) -> None:
+        whole = f"pip install 'tapewick[{extra}]'"
+        if library is None:
+            super().__init__(f"{feature} needs an extra: {whole}")
+        else:
+            super().__init__(f"{feature} needs {library}: pip install {library}, or together with tapewick {whole}")
         self.extra = extra
 
 

@@ -21,6 +21,7 @@ __all__ = ["Intake"]
 
 FIRST_LOOK, LAST_LOOK = 0.01, 0.1  # seconds between two looks at the store
 RETRY_AFTER = 2
+MOST_ADRIFT = 1_000_000
 
 
 class Intake:
@@ -30,12 +31,19 @@ class Intake:
         self._bus, self._store, self._patience = bus, store, patience
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._known: dict[str, Instrument] = {}
+        # Ids that are on the bus and not known to be stored: they must not be sent twice, where ids are unique the
+        # engine would count them twice.
+        self._adrift: defaultdict[str, set[int]] = defaultdict(set)
 
     async def instruments(self, ids: set[str]) -> dict[str, Instrument]:
         """Those of ``ids`` that have a tape."""
         if not ids <= self._known.keys():
             self._known = {one.id: one for one in await self._store.instruments()}
         return {id: self._known[id] for id in ids if id in self._known}
+
+    async def count(self, venue: str) -> int:
+        """How many instruments ``venue`` has."""
+        return sum(one.venue == venue for one in await self._store.instruments())
 
     async def register(self, instrument: Instrument) -> Instrument:
         """Have the engine open a tape; the instrument as it is stored. Raises ``Unavailable``."""
@@ -69,16 +77,23 @@ class Intake:
         except TimeoutError:
             raise _late() from None
         try:
-            held = await self._held(batch)
-            new = ~held
+            new = ~await self._held(batch)
             if new.any():
-                fresh = batch.select(np.flatnonzero(new))
-                if not self._bus.offer("trades", fresh):
-                    raise _full()
-                await self._committed(fresh, end)
+                await self._add(batch.select(np.flatnonzero(new)), end)
             return new
         finally:
             lock.release()
+
+    async def _add(self, batch: TradeBatch, end: float) -> None:
+        adrift = self._adrift[batch.instrument]
+        fresh = [row for row, id in enumerate(batch.trade_id.tolist()) if id not in adrift]
+        if fresh:
+            sent = batch.select(np.array(fresh, np.int64))
+            if sum(map(len, self._adrift.values())) > MOST_ADRIFT or not self._bus.offer("trades", sent):
+                raise _full()
+            adrift.update(sent.trade_id.tolist())
+        await self._committed(batch, end)
+        adrift.difference_update(batch.trade_id.tolist())
 
     async def _committed(self, batch: TradeBatch, end: float) -> None:
         delay = FIRST_LOOK

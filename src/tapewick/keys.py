@@ -11,15 +11,18 @@ import hmac
 import json
 import os
 import secrets
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tapewick.clock import Clock, RealClock
 from tapewick.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tapewick.clock import Clock
 
 __all__ = ["SCOPES", "Grant", "Key", "KeyFile"]
 
@@ -58,17 +61,18 @@ class Key(NamedTuple):
 
 
 class KeyFile:
-    """The keys of one data folder. Raises ``ConfigError`` for a file that cannot be read."""
+    """The keys of one data folder; without ``clock`` the operating system's time counts, as help must not wait for
+    asyncio. Raises ``ConfigError`` for a file that cannot be read."""
 
     def __init__(self, folder: str | Path, clock: Clock | None = None) -> None:
-        self._path, self._clock = Path(folder) / NAME, clock or RealClock()
+        self._path, self._clock = Path(folder) / NAME, clock
         self._seen: tuple[int, int, int] | None = None
         self._keys: tuple[Key, ...] = ()
 
     @property
     def now(self) -> int:
         """Seconds since 1970."""
-        return self._clock.now() // 10**9
+        return (time.time_ns() if self._clock is None else self._clock.now()) // 10**9
 
     def keys(self) -> tuple[Key, ...]:
         """All keys, revoked and expired ones included, oldest first."""

@@ -6,6 +6,7 @@ announces, and ``watch`` goes from history to live without hole or duplicate.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Literal, NamedTuple
 
@@ -192,7 +193,7 @@ class Market(Present):
         batch, head = await self._store.trades(id, start=window.start, end=window.end, limit=MOST_TRADES + 1)
         if len(batch) > MOST_TRADES:
             raise BadRequest(f"over {MOST_TRADES} trades in this range; narrow it with start and end", field="end")
-        return window.cut(fold(batch, BY_INDEX[0], watermark=head.watermark)), head
+        return window.cut(await _folded(batch, head)), head
 
     async def _newest_seconds(self, id: str, window: Window) -> tuple[Candles, Head]:
         """The last 1s candles of ``window``, of whole minutes: late trades have high offsets and old times, so which
@@ -208,7 +209,7 @@ class Market(Present):
             few = max(1, int(np.searchsorted(trades, MOST_TRADES, "right")))  # minutes that may be folded
             begin = int(minutes["open_time"][-few])
             batch, head = await self._store.trades(id, start=max(low, begin), end=end)
-            rows = fold(batch, BY_INDEX[0], watermark=head.watermark)
+            rows = await _folded(batch, head)
             last = len(minutes) < wanted or few < len(minutes) or wanted >= MOST_MINUTES
             if last or 0 < window.limit <= len(rows):
                 return window.cut(rows), head
@@ -367,6 +368,11 @@ class Market(Present):
                 offset = None if reader.new_epoch else offset
         finally:
             self.detach(channel, reader)
+
+
+async def _folded(batch: TradeBatch, head: Head) -> Candles:
+    """1s candles of ``batch``, folded beside the loop: there may be many trades."""
+    return await asyncio.to_thread(fold, batch, BY_INDEX[0], watermark=head.watermark)
 
 
 def _whole_seconds(window: Window) -> Window:

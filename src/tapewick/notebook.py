@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as Late
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -45,20 +46,18 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._lock, self._closed, self._process = threading.Lock(), False, os.getpid()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tapewick client", daemon=True)
         self._thread.start()
 
     @property
     def closed(self) -> bool:
-        """Whether it has been closed."""
-        return self._loop.is_closed()
+        """Whether it takes no more work: it has been closed, or a fork left its thread behind."""
+        return self._closed or self._process != os.getpid()
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """The outcome of ``work``. Raises ``TimeoutError``; that, as Ctrl-C does, cancels it."""
-        if self.closed:
-            work.close()
-            raise ConfigError("this connection is closed: open another with tapewick.connect")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self._begun(work)
         try:
             return future.result(timeout)
         except Late:
@@ -72,14 +71,31 @@ class Loop:
             future.cancel()
             raise
 
-    def close(self) -> None:
-        """End everything that runs on it, and the thread."""
+    def _begun(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if self._process == os.getpid():  # elsewhere the lock may be held for ever
+            with self._lock:
+                if not self._closed:
+                    return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        why = "is closed" if self._process == os.getpid() else "belongs to the process that opened it"
+        raise ConfigError(f"this connection {why}: open another with tapewick.connect")
+
+    def close(self, last: Callable[[], Awaitable[None]] | None = None) -> None:
+        """End everything that runs on it, after that do ``last`` there, and end the thread. Of several threads that
+        call this one does it."""
         if self.closed:
             return
-        asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            ending = asyncio.run_coroutine_threadsafe(_end_tasks(last), self._loop)
+        try:
+            ending.result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 class Connection:
@@ -98,6 +114,9 @@ class Connection:
             raise
         atexit.register(self.close)
 
+    def __repr__(self) -> str:
+        return f"<connection to {self._client.url}{', closed' if self._loop.closed else ''}>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -110,9 +129,13 @@ class Connection:
         if self._loop.closed:
             return
         for one in self._open:
-            one.close()
-        self._loop.run(self._client.__aexit__(None, None, None))
-        self._loop.close()
+            one.closed = True  # who waits for it meets its end, not an error
+        self._loop.close(self._end)
+
+    async def _end(self) -> None:
+        for one in self._open:
+            await one.aclose()
+        await self._client.__aexit__(None, None, None)
 
     def instruments(self) -> list[Instrument]:
         """All instruments with a tape, by id."""
@@ -243,7 +266,11 @@ class Feed:
         """End the connection."""
         if not self.closed and not self._loop.closed:
             self.closed = True
-            self._loop.run(_call(self._stream.close))
+            self._loop.run(self.aclose())
+
+    async def aclose(self) -> None:
+        """``close``, on the loop's own thread."""
+        self._stream.close()
 
 
 class LiveTable:
@@ -260,7 +287,11 @@ class LiveTable:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<live {self.table()!r}, version {self.version}{'' if self.connected else ', disconnected'}>"
+        return f"<live, version {self.version}{'' if self.connected else ', disconnected'}> {self.table()!r}"
+
+    def _repr_html_(self) -> str:
+        """The cell a notebook shows: the rows as they are now."""
+        return self.table()._repr_html_()
 
     @property
     def version(self) -> int:
@@ -295,7 +326,11 @@ class LiveTable:
         """Follow no longer; the table stays as it is."""
         if not self.closed and not self._loop.closed:
             self.closed = True
-            self._loop.run(self._live.aclose())
+            self._loop.run(self.aclose())
+
+    async def aclose(self) -> None:
+        """``close``, on the loop's own thread."""
+        await self._live.aclose()
 
 
 def connect(
@@ -329,10 +364,12 @@ async def _next(stream: Stream) -> Item | None:
         return None
 
 
-async def _end_tasks() -> None:
+async def _end_tasks(last: Callable[[], Awaitable[None]] | None) -> None:
     rest: list[Awaitable[Any]] = []
     for task in asyncio.all_tasks():
         if task is not asyncio.current_task():
             task.cancel()
             rest.append(task)
     await asyncio.gather(*rest, return_exceptions=True)
+    if last is not None:
+        await last()

@@ -178,7 +178,7 @@ def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None
         push_per_address=own.push_per_address,
         guard=guard(settings),
         ingest=IngestOptions(
-            Path(settings.data.dir), *settings.ingest[:5], keep_s=settings.ingest.idempotency_h * 3600.0
+            Path(settings.data.dir), *settings.ingest[:6], keep_s=settings.ingest.idempotency_h * 3600.0
         ),
         ws_deflate=own.ws_deflate,
     )

@@ -27,6 +27,7 @@ NAMES = [
     "grpc_stream",
     "history",
     "idle_clients",
+    "ingest",
     "latency",
     "record",
     "repair",

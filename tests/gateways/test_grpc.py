@@ -125,6 +125,41 @@ async def test_pages_follow_each_other_without_hole_or_duplicate(rig: GrpcRig, s
         assert sorted(times) == list(whole.candles.open_time) and len(times) == 8
 
 
+@pytest.mark.parametrize("fill", [0, 1])
+async def test_open_candles_take_no_place_of_closed_ones(rig: GrpcRig, stub: Any, fill: int) -> None:
+    for first in range(1, 9000, 300):  # trades run ahead of the clock
+        await rig.tell(first, 300, clock=T0 + min(first // 10, 700) * SECOND)
+
+    async def page(**more: Any) -> Any:
+        request = pb.GetCandlesRequest(instrument=BTC, timeframe="1m", **{"fill": fill, **more})
+        return await stub.GetCandles(request)
+
+    every = list((await page(include_open=True)).candles.open_time)
+    closed = list((await page()).candles.open_time)
+    assert len(every) > len(closed) > 9 and closed == every[: len(closed)]
+    for limit in (1, 3, 10, len(closed), len(closed) + 1):
+        newest, first = await page(limit=limit), await page(limit=limit, start=T0)
+        assert list(newest.candles.open_time) == closed[-limit:]
+        assert list(first.candles.open_time) == closed[:limit]
+    changed: list[int] = []
+    at = "0"
+    while len(changed) < len(closed):
+        answer = await page(fill=0, since=at, limit=1)
+        assert answer.candles.open_time, "no page is empty while there are more"
+        changed, at = changed + list(answer.candles.open_time), answer.next.since
+    assert sorted(changed) == closed
+
+
+async def test_the_page_after_the_last_closed_candle_begins_at_the_open_one(rig: GrpcRig, stub: Any) -> None:
+    await rig.tell(1, 700, clock=T0 + 70 * SECOND)
+    asked = pb.GetCandlesRequest(instrument=BTC, timeframe="1m", start=T0, limit=1)
+    answer = await stub.GetCandles(asked)
+    assert list(answer.candles.open_time) == [T0] and answer.next.start == T0 + 60 * SECOND
+    assert not (await stub.GetCandles(answer.next)).candles.open_time
+    await rig.tell(701, 700, clock=T0 + 200 * SECOND)
+    assert list((await stub.GetCandles(answer.next)).candles.open_time) == [T0 + 60 * SECOND]
+
+
 async def test_live_rows_equal_those_of_the_websocket(rig: GrpcRig) -> None:
     await rig.tell(1, 500)
     candles = f"candle@{BTC}@1m"

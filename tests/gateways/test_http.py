@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tapewick.buses.memory import MemoryBus
 from tapewick.clock import ManualClock
 from tapewick.errors import ConfigError
+from tapewick.gateways import _docs
 from tapewick.gateways.http import HttpGateway
 from tapewick.market import Market
 from tapewick.model import Health
@@ -76,6 +78,32 @@ async def test_the_docs_need_no_script_and_no_network(rig: Rig) -> None:
     candles = document["paths"]["/v1/candles"]["get"]
     assert {one["name"] for one in candles["parameters"] if one.get("required")} == {"instrument", "tf"}
     assert "application/problem+json" in candles["responses"]["400"]["content"]
+
+
+async def test_every_link_of_the_docs_leads_somewhere(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", tokens=("tok_0123456789abcdef",)) as rig, rig.http as client:
+        page = (await client.get("/docs")).text
+        targets = set(re.findall(r'(?:href|src)="([^"]+)"', page))
+        assert "/docs/datafeed.js" in targets
+        for target in targets:
+            path, _, part = target.partition("#")
+            assert not path or (await client.get(path)).status_code == 200, target
+            assert not part or f"id={part}>" in page or f'id="{part}"' in page, target
+        feed = await client.get("/docs/datafeed.js")
+    assert feed.headers["content-type"].startswith("text/javascript") and feed.content == _docs.DATAFEED
+
+
+async def test_another_origin_may_load_the_datafeed_and_send_a_token(tmp_path: Path) -> None:
+    friend = {"origin": "http://friend.example"}
+    asking = {**friend, "access-control-request-method": "GET", "access-control-request-headers": "authorization"}
+    options: dict[str, Any] = {"allowed_origins": (friend["origin"],), "tokens": ("tok_0123456789abcdef",)}
+    async with running(tmp_path, **options) as rig, rig.http as client:
+        feed = await client.get("/docs/datafeed.js", headers=friend)
+        allowed = await client.options("/udf/config", headers=asking)
+        told = await client.get("/udf/config", headers={**friend, "authorization": "Bearer tok_0123456789abcdef"})
+    assert (feed.status_code, feed.headers["access-control-allow-origin"]) == (200, friend["origin"])
+    assert allowed.is_success and "authorization" in allowed.headers["access-control-allow-headers"].lower()
+    assert (told.status_code, told.headers["access-control-allow-origin"]) == (200, friend["origin"])
 
 
 async def test_the_page_and_its_assets(tmp_path: Path) -> None:

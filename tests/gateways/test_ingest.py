@@ -162,6 +162,12 @@ async def test_unknown_symbols_are_left_out_where_they_may_not_be_made(tmp_path:
         assert await door.verdicts(body(trade(1))) == ["rejected"]
 
 
+async def test_no_more_instruments_are_made_than_allowed(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_instruments=2) as door:
+        told = await door.verdicts(body(*(trade(1, instrument=f"hook:N{n}") for n in range(4))))
+        assert told == ["accepted"] * 2 + ["rejected"] * 2
+
+
 async def test_a_key_writes_its_own_instruments_only(door: Door) -> None:
     _, token = door.keys.create(["ingest"], instruments="hook:X*")
     told = await door.verdicts(body(trade(1), trade(2, instrument="hook:ABC")), token=token)

@@ -207,6 +207,14 @@ async def test_refusals_are_problems_that_name_their_field(rig: Rig, path: str, 
     assert problem.get("field") == field
 
 
+@pytest.mark.parametrize("route", ["candles?tf=1m&", "trades?", "export/candles?tf=1m&", "export/trades?"])
+@pytest.mark.parametrize(("typed", "status"), [("BTCUSDT", 400), ("sim:BTCUSD", 404), ("SIM:BTCUSDT", 404)])
+async def test_an_instrument_typed_wrong_is_told_the_known_ones(rig: Rig, route: str, typed: str, status: int) -> None:
+    problem = await rig.get(f"/v1/{route}instrument={typed}", status)
+    assert problem["field"] == "instrument" and typed in problem["detail"] and BTC in problem["detail"]
+    assert ("venue:symbol" in problem["detail"]) == (status == 400)
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

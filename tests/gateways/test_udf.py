@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 from asyncio import to_thread
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ import pytest
 from tapewick.gateways import _docs
 from tapewick.gateways._udf_symbols import RESOLUTIONS
 from tapewick.timeframe import BY_NAME, SECOND, bucket
-from tests.gateways.rig import BTC, ETH, T0, Rig
+from tests.gateways.rig import BTC, ETH, T0, Rig, running
 
 S0 = T0 // SECOND
 NODE = shutil.which("node")
+TOKEN = "tok_0123456789abcdef"
+needs_node = pytest.mark.skipif(NODE is None, reason="not run: Node is not installed")
 
 
 async def bars(rig: Rig, resolution: str, to: int, **asked: int) -> dict[str, Any]:
@@ -156,16 +160,18 @@ async def test_quotes_and_time(rig: Rig) -> None:
     assert int(time.text) == rig.clock.now() // SECOND
 
 
-@pytest.mark.skipif(NODE is None, reason="not run: Node is not installed")
-async def test_the_datafeed_tells_live_bars_and_when_its_past_changed(rig: Rig, tmp_path: Path) -> None:
-    (tmp_path / "datafeed.mjs").write_bytes(_docs.DATAFEED)
-    script = tmp_path / "chart.mjs"
+Told = Callable[[str], Awaitable[Any]]
+
+
+@asynccontextmanager
+async def charting(folder: Path, url: str, **options: str) -> AsyncIterator[Told]:
+    """A chart in Node with the datafeed; waits for the next event of a kind and gives its value."""
+    (folder / "datafeed.mjs").write_bytes(_docs.DATAFEED)
+    script = folder / "chart.mjs"
     script.write_text(CHART)
-    await rig.tell(1, 650)
-    await rig.tell(700, 600)
+    command = [NODE or "", "--experimental-websocket", "--no-warnings", str(script), url, BTC, json.dumps(options)]
 
     def start() -> subprocess.Popen[str]:
-        command = [NODE or "", "--experimental-websocket", "--no-warnings", str(script), rig.gateway.url, BTC]
         return subprocess.Popen(command, stdout=-1, stderr=-1, stdin=-1, text=True, bufsize=1)
 
     chart = await to_thread(start)
@@ -180,6 +186,17 @@ async def test_the_datafeed_tells_live_bars_and_when_its_past_changed(rig: Rig, 
                 return event["value"]
 
     try:
+        yield told
+    finally:
+        chart.kill()
+        await to_thread(chart.communicate)
+
+
+@needs_node
+async def test_the_datafeed_tells_live_bars_and_when_its_past_changed(rig: Rig, tmp_path: Path) -> None:
+    await rig.tell(1, 650)
+    await rig.tell(700, 600)
+    async with charting(tmp_path, rig.gateway.url) as told:
         symbol = await told("symbol")
         assert symbol["ticker"] == BTC
         past = await told("bars")
@@ -192,10 +209,33 @@ async def test_the_datafeed_tells_live_bars_and_when_its_past_changed(rig: Rig, 
         rows = (await rig.get(f"/v1/candles?instrument={BTC}&tf=1m"))["candles"]
         assert tick["open"] == float(next(r["open"] for r in rows if r["open_time"] == tick["time"]))
         await rig.tell(651, 49, late=True)
-        assert await told("reset") == f"candle@{BTC}@1m"
-    finally:
-        chart.kill()
-        await to_thread(chart.communicate)
+        assert (await told("reset"))["channel"] == f"candle@{BTC}@1m"
+
+
+@needs_node
+async def test_many_revised_bars_are_few_resets_and_a_token_lets_in(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", tokens=(TOKEN,)) as rig:
+        await rig.tell(1, 10)
+        for minute in range(12):  # each has a hole
+            await rig.tell(600 * minute + 100, 500)
+        async with charting(tmp_path, rig.gateway.url, token=TOKEN) as told:
+            assert len(await told("bars")) == 12
+            await told("tick")
+            times = []
+            for minutes in (range(1, 5), range(5, 10), range(10, 11)):
+                for minute in minutes:
+                    await rig.tell(600 * minute + 50, 20, late=True)
+                times.append((await told("reset"))["at"])
+            assert all(b - a > 990 for a, b in zip(times, times[1:], strict=False)), times
+
+
+@needs_node
+async def test_the_datafeed_says_that_its_token_is_not_known(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", tokens=(TOKEN,)) as rig:
+        async with charting(tmp_path, rig.gateway.url, token="tok_wrong_wrong_wrong") as told:
+            assert "not known here" in await told("error")
+            assert await told("status") == "connected"
+            assert await told("status") == "unauthorized"
 
 
 def test_the_datafeed_is_small_and_names_every_resolution() -> None:
@@ -206,15 +246,23 @@ def test_the_datafeed_is_small_and_names_every_resolution() -> None:
 
 CHART = """
 import { Datafeed } from "./datafeed.mjs";
-const [url, name] = process.argv.slice(2);
+const [url, name, options] = process.argv.slice(2);
 const say = (kind, value) => console.log(JSON.stringify({ kind, value }));
-const feed = new Datafeed(url, { onReset: (channel) => say("reset", channel) });
+const feed = new Datafeed(url, {
+  ...JSON.parse(options),
+  onReset: (channel) => say("reset", { channel, at: performance.now() }),
+  onStatus: (status) => say("status", status),
+});
+const follow = (symbol) => feed.subscribeBars(symbol, "1", (bar) => say("tick", bar), "one", () => {});
 feed.resolveSymbol(name, (symbol) => {
   say("symbol", symbol);
-  const period = { from: 0, to: 4000000000, countBack: 10, firstDataRequest: true };
+  const period = { from: 0, to: 4000000000, countBack: 100, firstDataRequest: true };
   feed.getBars(symbol, "1", period, (bars) => {
     say("bars", bars);
-    feed.subscribeBars(symbol, "1", (bar) => say("tick", bar), "one", () => {});
+    follow(symbol);
   }, (error) => say("error", error));
-}, (error) => say("error", error));
+}, (error) => {
+  say("error", error);
+  follow({ ticker: name });
+});
 """

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         async with _venue(settings, args.instrument) as venue:
             if not (args.url or there):  # what cannot be filled is not begun
                 await _listed(venue, args.instrument)
-            async with mender(settings, args.url, [args.instrument]) as tape:
+            async with mender(settings, args, [args.instrument]) as tape:
                 done = await _fill(tape, venue, args, start, end)
         _print({"instrument": args.instrument, **done, "seconds": round(time.monotonic() - started, 3)}, args.json)
         return 0

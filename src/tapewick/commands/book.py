@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import accumulate, zip_longest
 from typing import Any
 
-from tapewick.commands.options import Parser, count, flag, moment, option
+from tapewick.commands.options import Parser, access, count, flag, moment, option, server
 from tapewick.commands.output import coloured, note, paint, write
 from tapewick.commands.output import moment as shown_moment
 from tapewick.errors import ConfigError
@@ -33,14 +33,14 @@ def options(parser: Parser) -> None:
     option(
         parser, "--at", "the stored book at or before this time, ms since 1970 or ISO 8601", type=moment, metavar="T"
     )
-    option(parser, "--url", "the server", default="http://127.0.0.1:8080", metavar="URL")
+    server(parser, default="http://127.0.0.1:8080")
     flag(parser, "--follow", f"go on until interrupted; --levels is then one of {', '.join(map(str, DEPTHS))}")
     flag(parser, "--json", "JSON Lines even on a terminal; elsewhere they are the default")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the book. Raises ``SourceError`` (exit 3) when no server answers, ``NotFound`` where there is no book."""
-    from tapewick.client import Client
+    from tapewick.commands.from_server import connected
     from tapewick.commands.running import run as run_until_signal
 
     if args.follow and args.at is not None:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         write(row + b"\n" if as_json else ((CLEAR if again else "") + text).encode())
 
     async def work() -> int:
-        async with Client(args.url) as client:
+        async with connected(args.url, access(args)) as client:
             if not args.follow:
                 show(bytes(await client.book_row(args.instrument, levels=args.levels, at=args.at)))
                 return 0

@@ -140,7 +140,7 @@ def _instruments(args: argparse.Namespace) -> list[str]:
     """From the server of these settings if one answers, else from their data folder; none on any trouble."""
     from tapewick.commands.from_folder import FolderReader
     from tapewick.commands.from_server import ServerReader
-    from tapewick.commands.options import settings_of
+    from tapewick.commands.options import access, settings_of
     from tapewick.commands.reading import Reader
     from tapewick.commands.running import run as run_until_signal
     from tapewick.errors import TapewickError
@@ -150,7 +150,7 @@ def _instruments(args: argparse.Namespace) -> list[str]:
 
     async def work() -> int:
         url = f"http://{settings.server.host}:{settings.server.port or 8080}"
-        makers = (lambda: ServerReader(url), lambda: FolderReader(settings))
+        makers = (lambda: ServerReader(url, access(args)), lambda: FolderReader(settings))
         for make in makers:
             try:
                 reader: Reader

@@ -38,6 +38,8 @@ EXTRAS = {
     "evm": "eth_abi",
     "tui": "textual",
     "arrow": "pyarrow",
+    "polars": "polars",
+    "pandas": "pandas",
 }
 LOW_DISK = 1 << 30
 

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tapewick.commands.options import Parser, moment, option, setting, settings_of, timeframe
+from tapewick.commands.options import Parser, access, moment, option, server, setting, settings_of, timeframe
 from tapewick.commands.output import note, write
 from tapewick.commands.reading import no_folder
-from tapewick.errors import ConfigError, TapewickError
+from tapewick.errors import ConfigError
 
 if TYPE_CHECKING:
     from tapewick.config import Settings
@@ -45,7 +45,7 @@ def options(parser: Parser) -> None:
     option(parser, "--start", "first time, ms since 1970 or ISO 8601", type=moment, metavar="MS|ISO")
     option(parser, "--end", "times before this", type=moment, metavar="MS|ISO")
     setting(parser, "data.dir", "--data")
-    option(parser, "--url", "read from this running server instead of a data folder", metavar="URL")
+    server(parser, "read from this running server instead of a data folder")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -135,42 +135,12 @@ async def _from_folder(
 
 @asynccontextmanager
 async def _from_server(
-    args: argparse.Namespace, tf: str | None, format: str
+    args: argparse.Namespace, tf: str | None, format: Any
 ) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]], None]:
-    import httpx2
+    from tapewick.commands.from_server import connected
 
-    from tapewick.errors import SourceError
-
-    asked = {"instrument": args.instrument, "tf": tf, "format": format, "start": _ms(args.start), "end": _ms(args.end)}
-    params = {name: str(value) for name, value in asked.items() if value is not None}
-    address = f"{args.url.rstrip('/')}/v1/export/{'candles' if tf else 'trades'}"
-    try:
-        async with (
-            httpx2.AsyncClient(timeout=httpx2.Timeout(60)) as client,
-            client.stream("GET", address, params=params) as answer,
-        ):
-            if answer.status_code != 200:
-                raise _refusal(answer.status_code, await answer.aread())
-            yield answer.headers.get("tapewick-position", ""), answer.aiter_bytes()
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise SourceError(
-            f"cannot read {args.url}: {error or type(error).__name__}; is a server running there?"
-        ) from error
-
-
-def _ms(ns: int | None) -> int | None:
-    return None if ns is None else -(-ns // 1_000_000)
-
-
-def _refusal(status: int, body: bytes) -> TapewickError:
-    """What the server said, as an error of ours."""
-    import msgspec
-
-    from tapewick.errors import BadRequest, SourceError
-
-    try:
-        detail = msgspec.json.decode(body, type=dict[str, Any]).get("detail", "")
-    except msgspec.DecodeError:
-        detail = ""
-    text = str(detail) or f"the server answered {status}"
-    return BadRequest(text) if 400 <= status < 429 else SourceError(text)
+    async with (
+        connected(args.url, access(args)) as client,
+        client.export_file(args.instrument, tf, format=format, start=args.start, end=args.end) as made,
+    ):
+        yield made.position, made.chunks

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import random
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tapewick.commands.options import Parser, count, flag, option
 from tapewick.commands.output import Progress, plural, write
-from tapewick.errors import ConfigError, Disconnected, NotFound, Unauthorized, VenueRefused
+from tapewick.errors import ConfigError
 
-if TYPE_CHECKING:
-    import httpx2
-
-__all__ = ["EXAMPLES", "Feeder", "options", "run"]
+__all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
     "tapewick feed --key KEY                                  10,000 trades of hook:FEED, 1,000 a second",
@@ -24,7 +18,6 @@ EXAMPLES = (
     "tapewick feed --key KEY --verify --json                  and read back that each acknowledged trade is there once",
 )
 KEY_VARIABLE = "TAPEWICK_KEY"
-TRY_AGAIN = 0.2
 
 
 def options(parser: Parser) -> None:
@@ -57,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _work(args: argparse.Namespace) -> int:
+    from tapewick.commands.feeder import Feeder
+
     progress = Progress("trade", shown=not args.no_progress)
     feeder = Feeder(args.url, args.key, args.instrument, seed=args.seed, patience=args.patience)
     try:
@@ -74,119 +69,3 @@ async def _work(args: argparse.Namespace) -> int:
             f"{plural(told['acknowledged'], 'trade')} of {args.instrument} acknowledged; {', '.join(said)}\n".encode()
         )
     return 4 if told.get("missing") or told.get("doubled") or told["rejected"] else 0
-
-
-class Feeder:
-    """Sends trades with ids that follow what the tape holds, and remembers which were acknowledged.
-
-    ``patience``: seconds without any answer after which it gives up. A request that got no answer, 429 or 503 is sent
-    again as it was, with the same idempotency key, not before the time the server names.
-    """
-
-    def __init__(self, url: str, key: str, instrument: str, *, seed: int = 1, patience: float = 60.0) -> None:
-        self._url, self._key, self._instrument = url.rstrip("/"), key, instrument
-        self._seed, self._patience = seed, patience
-        self.acknowledged: set[int] = set()
-        self._counts = {"sent": 0, "accepted": 0, "duplicates": 0, "rejected": 0}
-        self._refusals = {"over_quota": 0, "unavailable": 0, "unanswered": 0}
-
-    def outcome(self) -> dict[str, Any]:
-        """What has happened so far."""
-        told = {"instrument": self._instrument, "acknowledged": len(self.acknowledged)}
-        return {**told, **self._counts, **self._refusals}
-
-    async def send(self, total: int, *, rate: int, size: int, progress: Progress | None = None) -> None:
-        """``total`` trades, ``size`` per request, no faster than ``rate`` a second.
-
-        Raises ``Disconnected``, and ``VenueRefused`` for an answer that trying again does not change.
-        """
-        import httpx2
-
-        first, started = await self._next_id(), time.monotonic()
-        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
-        async with httpx2.AsyncClient(timeout=30, trust_env=False, headers=headers) as client:
-            for done in range(0, total, size):
-                await asyncio.sleep(max(0.0, started + done / rate - time.monotonic()))
-                ids = range(first + done, first + min(done + size, total))
-                self._counts["sent"] += len(ids)
-                await self._insist(client, ids)
-                if progress is not None:
-                    progress.update(done + len(ids), (done + len(ids)) / total)
-
-    async def verify(self) -> dict[str, int]:
-        """How many acknowledged trades the tape holds, lacks, and holds more than once."""
-        from tapewick.client import Client
-
-        seen: set[int] = set()
-        doubled = 0
-        async with Client(self._url, token=self._key) as client:
-            if self.acknowledged:
-                async for page in client.trade_pages(self._instrument, since=0, limit=0):
-                    for row in page.rows:
-                        id = json.loads(bytes(row))["trade_id"]
-                        doubled += id in seen
-                        seen.add(id)
-        return {
-            "verified": len(self.acknowledged & seen),
-            "missing": len(self.acknowledged - seen),
-            "doubled": doubled,
-        }
-
-    async def _next_id(self) -> int:
-        from tapewick.client import Client
-
-        async with Client(self._url, token=self._key) as client:
-            try:
-                ranges = (await client.coverage(self._instrument))["ranges"]
-            except (NotFound, Unauthorized):  # no tape yet, or a key that may only write
-                return 1
-        return max((int(one["to_id"]) for one in ranges), default=0) + 1
-
-    def _body(self, ids: range) -> bytes:
-        trades = []
-        now = int(time.time() * 1000)
-        for id in ids:
-            chance = random.Random(self._seed << 64 | id)  # what a trade is follows from seed and id alone
-            price, size = 1_000_000 + chance.randrange(20_000), 1 + chance.randrange(5000)
-            trades.append(
-                {
-                    "trade_id": id,
-                    "ts_event": now,
-                    "price": f"{price // 100}.{price % 100:02}",
-                    "size": f"{size // 1000}.{size % 1000:03}",
-                    "side": chance.choice(("buy", "sell")),
-                }
-            )
-        return json.dumps({"instrument": self._instrument, "id_kind": "contiguous", "trades": trades}).encode()
-
-    async def _insist(self, client: httpx2.AsyncClient, ids: range) -> None:
-        """Send one batch until it is acknowledged."""
-        import httpx2
-
-        body, last = self._body(ids), time.monotonic()
-        key = {"idempotency-key": f"feed-{self._seed}-{ids.start}-{random.SystemRandom().getrandbits(64):x}"}
-        while True:
-            try:
-                answer = await client.post(f"{self._url}/v1/ingest/trades", content=body, headers=key)
-            except httpx2.TransportError as error:
-                self._refusals["unanswered"] += 1
-                if time.monotonic() - last > self._patience:
-                    raise Disconnected(f"{self._url} does not answer: {error or type(error).__name__}") from error
-                await asyncio.sleep(TRY_AGAIN)
-                continue
-            if answer.status_code == 202:
-                self._note(answer.json(), ids)
-                return
-            if answer.status_code not in (429, 503) or time.monotonic() - last > self._patience:
-                raise VenueRefused(
-                    f"{self._url} answered HTTP {answer.status_code}: {ascii(answer.text[:200])}",
-                    status=answer.status_code,
-                )
-            self._refusals["over_quota" if answer.status_code == 429 else "unavailable"] += 1
-            named = answer.headers.get("retry-after", "")
-            await asyncio.sleep(float(named) if named.isdigit() else TRY_AGAIN)
-
-    def _note(self, told: dict[str, Any], ids: range) -> None:
-        for name in ("accepted", "duplicates", "rejected"):
-            self._counts[name] += told[name]
-        self.acknowledged.update(ids[one["index"]] for one in told["verdicts"] if one["verdict"] != "rejected")

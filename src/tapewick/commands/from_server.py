@@ -6,16 +6,24 @@ from collections.abc import AsyncIterator
 from typing import Any, Self
 
 from tapewick.client import Client, Page
+from tapewick.commands.options import Access
 from tapewick.commands.reading import Chunk
 
-__all__ = ["ServerReader"]
+__all__ = ["ServerReader", "connected"]
+
+TIMEOUT = 30.0  # seconds: a file of a large tape begins late
+
+
+def connected(url: str, access: Access) -> Client:
+    """A client of the server at ``url``. Raises ``ConfigError`` for a malformed address, token or CA file."""
+    return Client(url, token=access.token, tls=access.tls, timeout=TIMEOUT)
 
 
 class ServerReader:
     """``reading.Reader`` over REST."""
 
-    def __init__(self, url: str) -> None:
-        self._client = Client(url)
+    def __init__(self, url: str, access: Access) -> None:
+        self._client = connected(url, access)
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()

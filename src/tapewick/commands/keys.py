@@ -15,7 +15,6 @@ __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
     "tapewick keys create --scope ingest --instruments 'hook:*'    print a new key, this once",
-    "tapewick keys create --scope read,ingest --days 90            one that expires",
     "tapewick keys list                                            who may do what; never the keys themselves",
     "tapewick keys revoke tw_1f0c9a2b                              end one now",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from tapewick.commands.from_folder import coverage_object
 from tapewick.commands.from_server import ServerReader
+from tapewick.commands.options import access
 from tapewick.config import Settings, closest
-from tapewick.errors import ConfigError, NotFound, SourceError, StoreError
+from tapewick.errors import ConfigError, NotFound, StoreError
 
 if TYPE_CHECKING:
     from tapewick.model import Instrument
@@ -37,36 +39,16 @@ class Mender(Protocol):
         ...
 
 
-def mender(settings: Settings, url: str | None, instruments: Sequence[str] = ()) -> Mender:
-    """The server at ``url``, or the data folder."""
-    return ServerMender(url) if url else FolderMender(settings, instruments)
+def mender(settings: Settings, args: argparse.Namespace, instruments: Sequence[str] = ()) -> Mender:
+    """The server ``args`` name, or the data folder."""
+    return ServerMender(args.url, access(args)) if args.url else FolderMender(settings, instruments)
 
 
 class ServerMender(ServerReader):
     """A running server, over REST."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._url = url.rstrip("/")
-
     async def ask(self, instrument: str, ids: tuple[int, int] | None = None) -> None:
-        from urllib.parse import quote
-
-        import httpx2
-
-        from tapewick._client_rest import refusal
-
-        params = {} if ids is None else {"from_id": ids[0], "to_id": ids[1]}
-        address = f"{self._url}/v1/repair/{quote(instrument, safe='')}"
-        try:
-            async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
-                answer = await client.post(address, params=params)
-        except httpx2.TransportError as error:
-            raise SourceError(f"{self._url} cannot be reached: {error}; is the server running?") from error
-        if answer.status_code == 404:
-            raise NotFound(f"{self._url} has no tape of {instrument!r}")
-        if answer.status_code != 202:
-            raise refusal(address, answer.status_code, answer.content, answer.headers.get("retry-after"))
+        await self._client.repair(instrument, ids)
 
 
 class FolderMender:

@@ -6,7 +6,8 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tapewick.config import SETTINGS, Settings, closest, load, shown
 from tapewick.errors import ConfigError, UnknownTimeframe
@@ -14,9 +15,23 @@ from tapewick.errors import ConfigError, UnknownTimeframe
 if TYPE_CHECKING:
     from tapewick.timeframe import Timeframe
 
-__all__ = ["Parser", "common", "count", "flag", "moment", "option", "setting", "settings_of", "timeframe"]
+__all__ = [
+    "Access",
+    "Parser",
+    "access",
+    "common",
+    "count",
+    "flag",
+    "moment",
+    "option",
+    "server",
+    "setting",
+    "settings_of",
+    "timeframe",
+]
 
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
+TOKEN = "TAPEWICK_TOKEN"
 _SETTING = "setting:"  # prefix of the destinations that hold settings
 
 
@@ -104,6 +119,37 @@ def flag(parser: Parser, name: str, doc: str) -> None:
     env = _env(name)
     on = os.environ.get(env, "").lower() in ("1", "true", "yes", "on")
     parser.add_argument(name, action="store_true", default=on, help=f"{doc} [env: {env}] [default: off]")
+
+
+class Access(NamedTuple):
+    """What a server wants to see (never printed), and the file of the authority that vouches for it."""
+
+    token: str | None
+    tls: str | None
+
+
+def server(parser: Parser, doc: str = "the server", *, default: str | None = None) -> None:
+    """Add ``--url`` with the meaning ``doc``, and what ``access`` reads."""
+    option(parser, "--url", doc, default=default, metavar="URL")
+    option(parser, "--token", f"what a server with tokens wants to see; {TOKEN}_FILE names a file of it", metavar="T")
+    option(parser, "--tls-ca", "PEM file of the authority that vouches for an https server", metavar="FILE")
+
+
+def access(args: argparse.Namespace) -> Access:
+    """The token of ``--token``, its variable or the file ``TAPEWICK_TOKEN_FILE``, and ``--tls-ca``.
+
+    Raises ``ConfigError`` for a file that cannot be read.
+    """
+    token, file = getattr(args, "token", None) or os.environ.get(TOKEN), os.environ.get(f"{TOKEN}_FILE")
+    if not token and file:
+        try:
+            token = Path(file).expanduser().read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            cause = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ConfigError(f"{TOKEN}_FILE={file} cannot be read: {cause}") from None
+        if not token:
+            raise ConfigError(f"{TOKEN}_FILE={file} is empty: it must hold the token")
+    return Access(token or None, getattr(args, "tls_ca", None) or os.environ.get("TAPEWICK_TLS_CA") or None)
 
 
 def common(parser: Parser) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
-from tapewick.commands.options import Parser, count, flag, option, setting
+from tapewick.commands.options import Parser, access, count, flag, option, server, setting
 from tapewick.commands.output import coloured, moment, note, table, write
 from tapewick.config import Settings
 from tapewick.errors import ConfigError
@@ -33,7 +33,7 @@ class Reader(Protocol):
 def reading(parser: Parser, *, limited: bool = True) -> None:
     """Add what every reading command takes."""
     setting(parser, "data.dir", "--data")
-    option(parser, "--url", "read from this running server instead of a data folder", metavar="URL")
+    server(parser, "read from this running server instead of a data folder")
     if limited:
         option(parser, "--limit", "at most so many rows; 0 = all", default="500", type=count, metavar="N")
     flag(parser, "--json", "JSON Lines even on a terminal; elsewhere they are the default")
@@ -57,7 +57,7 @@ def opened(args: argparse.Namespace, settings: Settings) -> AbstractAsyncContext
     if args.url:
         from tapewick.commands.from_server import ServerReader
 
-        return ServerReader(args.url)
+        return ServerReader(args.url, access(args))
     from tapewick.commands.from_folder import FolderReader
 
     return FolderReader(settings)

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from tapewick.commands.options import Parser, flag, moment, option, setting, settings_of
+from tapewick.commands.options import Parser, flag, moment, option, server, setting, settings_of
 from tapewick.commands.output import Progress, configure_logs, note, plural, write
 from tapewick.config import Settings, closest
 from tapewick.errors import ConfigError, NotFound, SourceError, StoreError
@@ -39,7 +39,7 @@ def options(parser: Parser) -> None:
 def asking(parser: Parser) -> None:
     """Add what every command takes that has trades fetched."""
     setting(parser, "data.dir", "--data")
-    option(parser, "--url", "have this running server do it instead", metavar="URL")
+    server(parser, "have this running server do it instead")
     flag(parser, "--json", "print the outcome as JSON Lines, one object per instrument")
     flag(parser, "--no-progress", "no progress on stderr")
     setting(parser, "log.level", "--log-level")
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def work() -> int:
         code = 0
-        async with mender(settings, args.url) as tape:
+        async with mender(settings, args) as tape:
             for instrument in args.instruments or await tape.instruments():
                 outcome = await _repaired(tape, instrument, shown=not args.no_progress)
                 code = LEFT if outcome["gaps"] else code

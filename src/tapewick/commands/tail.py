@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tapewick.commands.options import Parser, count, flag, option, timeframe
+from tapewick.commands.options import Parser, access, count, flag, option, server, timeframe
 from tapewick.commands.output import moment, note, write
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def options(parser: Parser) -> None:
     """Add the command's arguments to ``parser``."""
     parser.add_argument("instrument", metavar="INSTRUMENT", help="venue:symbol, for example sim:BTCUSDT")
     option(parser, "--tf", "candles of this timeframe instead of trades", metavar="TF")
-    option(parser, "--url", "the server", default="http://127.0.0.1:8080", metavar="URL")
+    server(parser, default="http://127.0.0.1:8080")
     option(parser, "--limit", "how many stored rows to begin with", default="10", type=count, metavar="N")
     option(parser, "--since", "begin after this position instead (epoch:offset)", metavar="POS")
     flag(parser, "--follow", "go on with live rows until interrupted")
@@ -35,13 +35,13 @@ def options(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print rows as they come. Raises ``SourceError`` (exit 3) when no server answers."""
-    from tapewick.client import Client
+    from tapewick.commands.from_server import connected
     from tapewick.commands.running import run as run_until_signal
 
     channel = f"trade@{args.instrument}" if args.tf is None else f"candle@{args.instrument}@{timeframe(args.tf).name}"
 
     async def work() -> int:
-        async with Client(args.url) as client:
+        async with connected(args.url, access(args)) as client:
             async for update in client.tail(channel, snapshot=args.limit, since=args.since):
                 _print(update, args.json or not sys.stdout.isatty())
                 if not args.follow and update.kind in ("snapshot", "event", "gap"):

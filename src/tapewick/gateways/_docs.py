@@ -25,7 +25,9 @@ pre { background: #8882; padding: .6rem; overflow-x: auto; }
 """
 
 INTRO = """
-<p>JSON over HTTP at <code>/v1</code>, live data over WebSocket at <code>/v1/ws</code>.
+<p>JSON over HTTP at <code>/v1</code>, live data over WebSocket at <code>/v1/ws</code>, as server-sent events at
+<code>/v1/sse?channels=…</code>, and over gRPC (<code>tapewick.v1.MarketData</code>, a port of its own, off unless
+<code>grpc.enabled</code> is set): the same channels, records and positions everywhere.
 Times are integers of UTC milliseconds; questions may also use ISO 8601, and <code>times=ns</code> makes answers print
 decimal strings of ns.
 Prices and sizes are exact decimal strings. Every answer prints its <code>position</code>: pass it as
@@ -50,7 +52,15 @@ Machine-readable: <a href="/schema/openapi.json">/schema/openapi.json</a>.</p>
 <tr><td><code>bbo@ID</code></td><td>mode, max_rate</td><td>snapshot, update: best bid and ask</td></tr>
 <tr><td><code>health</code>, <code>health@ID</code></td><td></td><td>snapshot, event of kind stream_health, gap_opened,
 gap_closed or book_state</td></tr></table>
-<p>The format of data frames is JSON, or protobuf for the subprotocol <code>tapewick.v1.proto</code>.</p>
+<p>Data frames are JSON, or protobuf for a socket opened with the subprotocol <code>tapewick.v1.proto</code>.</p>
+<p>A <code>gap</code> frame says that a channel could not be resumed where <code>since</code> asked, or was interrupted:
+<code>from</code> and <code>to</code> are the positions between which something may be missing, <code>reason</code> says
+why, and a snapshot follows. With <code>strict</code> the connection is closed with 4009 instead.</p>
+<h2 id="tokens">Tokens</h2>
+<p>A server with <code>server.tokens</code>, or <code>server.require_keys</code>, wants one of each client: the header
+<code>Authorization: Bearer TOKEN</code> (in gRPC the metadata <code>authorization</code>); on a WebSocket also the
+subprotocol <code>tapewick.key.TOKEN</code> beside <code>tapewick.v1.json</code>, or the first message
+<code>{"op":"auth","token":"TOKEN"}</code>. In a query string it counts for nothing.</p>
 <h2 id="charts">Charting libraries</h2>
 <p>Libraries that speak TradingView's UDF take <code>/udf</code> as their address. Those that take a datafeed object
 get live bars too: <a href="/docs/datafeed.js">/docs/datafeed.js</a>.</p>

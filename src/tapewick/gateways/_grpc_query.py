@@ -14,7 +14,7 @@ from tapewick.errors import BadRequest
 from tapewick.market import FAR, CandleAnswer, Fill, Market, Window
 from tapewick.model import NO_END, NO_TIME, Gap, Head, State, position
 from tapewick.proto_books import whole_book
-from tapewick.timeframe import bucket_end, parse
+from tapewick.timeframe import Timeframe, bucket_end, parse
 from tapewick.v1 import market_pb2 as market_pb
 from tapewick.v1 import service_pb2 as pb
 
@@ -53,10 +53,7 @@ class Queries:
         following = pb.GetCandlesRequest()
         following.CopyFrom(asked)
         found, at, more = await (self._changed if asked.since else self._window)(asked, following)
-        batch = found.batch
-        if not asked.include_open:
-            batch = replace(batch, rows=batch.rows[batch.rows["state"] != State.OPEN])
-        rows = market_pb.Candles.FromString(wire.body(replace(batch, epoch=found.head.epoch)))
+        rows = market_pb.Candles.FromString(wire.body(replace(found.batch, epoch=found.head.epoch)))
         return pb.GetCandlesResponse(candles=rows, position=at, next=following if more else None)
 
     async def _window(
@@ -67,7 +64,8 @@ class Queries:
         newest = not asked.HasField("start")
         window = Window(_time(asked, "start"), _time(asked, "end"), _limit(asked.limit), newest)
         _check_range(window.start, window.end)
-        found = await self._market.candles(asked.instrument, tf, window, fill=FILLS.get(asked.fill))
+        read = self._market.candles if asked.include_open else self._closed
+        found = await read(asked.instrument, tf, window, fill=FILLS.get(asked.fill))
         rows, more = found.batch.rows, True
         if len(rows) >= window.limit and newest:
             following.end = int(rows["open_time"][0])
@@ -79,6 +77,19 @@ class Queries:
             more = False
         return found, position(found.head.epoch, found.head.pos), more
 
+    async def _closed(self, id: str, tf: Timeframe, window: Window, *, fill: Fill | None) -> CandleAnswer:
+        """``Market.candles`` as if there were no open candle: closed rows up to the limit."""
+        room = 0
+        while True:
+            wider = window._replace(limit=window.limit + room)
+            found = await self._market.candles(id, tf, wider, fill=fill)
+            closed = _without_open(found)
+            left_out = len(found.batch.rows) - len(closed.batch.rows)
+            if left_out <= room or len(found.batch.rows) < wider.limit:
+                cut = replace(closed.batch, rows=window.cut(closed.batch.rows))
+                return closed._replace(batch=cut)
+            room = 2 * left_out  # they took the place of closed ones
+
     async def _changed(
         self, asked: pb.GetCandlesRequest, following: pb.GetCandlesRequest
     ) -> tuple[CandleAnswer, str, bool]:
@@ -87,10 +98,14 @@ class Queries:
             raise BadRequest("since cannot be combined with start, end or fill", field="since")
         offset = _own_offset(asked.since, await self._market.head(asked.instrument))
         tf, limit = parse(asked.timeframe), _limit(asked.limit)
-        found, more = await self._market.changes(asked.instrument, tf, offset, limit)
-        at = position(found.head.epoch, int(found.batch.rows["pos"][-1]) if more else found.head.pos)
-        following.since = at
-        return found, at, more
+        while True:
+            found, more = await self._market.changes(asked.instrument, tf, offset, limit)
+            offset = int(found.batch.rows["pos"][-1]) if more else found.head.pos
+            told = found if asked.include_open else _without_open(found)
+            if len(told.batch.rows) or not more:
+                break
+        following.since = at = position(found.head.epoch, offset)
+        return told, at, more
 
     async def trades(self, asked: pb.GetTradesRequest) -> pb.GetTradesResponse:
         market, id, limit = self._market, asked.instrument, _limit(asked.limit)
@@ -148,6 +163,11 @@ class Queries:
         if state.instrument.id_kind == "contiguous":
             told.complete = not gaps
         return told
+
+
+def _without_open(found: CandleAnswer) -> CandleAnswer:
+    rows = found.batch.rows
+    return found._replace(batch=replace(found.batch, rows=rows[rows["state"] != State.OPEN]))
 
 
 def gap_of(gap: Gap) -> market_pb.Gap:

@@ -145,7 +145,11 @@ class Items:
         for index, item in list(self.items.items()):
             own = known.get(id := self._id(item))
             if own is None:
-                self.reject(index, "instrument", "there is no such instrument (ingest.auto_register is off)")
+                self.reject(
+                    index,
+                    "instrument",
+                    "no such instrument, and none is made (ingest.auto_register, ingest.max_instruments)",
+                )
             elif (row := self._row(index, item, own)) is not None:
                 mine = rows.setdefault(id, {})
                 if row[0] in mine:

@@ -5,10 +5,13 @@
 //   const datafeed = new Datafeed("http://127.0.0.1:8080", { onReset: () => chart.resetData() });
 //
 // The newest bar and later ones are told by onTick. When an older bar changed, or the server could not
-// say what was missed, the library's cache is wrong: onResetCacheNeeded is called, then onReset.
+// say what was missed, the library's cache is wrong: onResetCacheNeeded is called, then onReset, at most
+// once a second for each listener. The option token is for servers that want one.
 
 const RETRY_MS = 1000;
 const RETRY_CAP_MS = 30000;
+const RESET_MS = 1000; // a reset makes the library read its history again: many at once tell no more than one
+const REFUSED = 4401; // the close code for a token that the server does not know: asking again is in vain
 const SILENCE_MS = 45000; // the server pings every 20 s; after this long without a frame the link is dead
 const KEPT = 8; // newest bars remembered per subscription, to tell a change from a repetition
 
@@ -19,8 +22,9 @@ const TIMEFRAMES = {
 };
 
 export class Datafeed {
-  constructor(url, { onReset = () => {}, onStatus = () => {} } = {}) {
+  constructor(url, { token = "", onReset = () => {}, onStatus = () => {} } = {}) {
     this.url = url.replace(/\/+$/, "");
+    this.token = token;
     this.onReset = onReset;
     this.onStatus = onStatus;
     this.listeners = new Map(); // listenerGuid -> Listener
@@ -62,7 +66,7 @@ export class Datafeed {
     const tf = TIMEFRAMES[resolution];
     if (!tf) return;
     const channel = `candle@${symbolInfo.ticker}@${tf}`;
-    const listener = { channel, onTick, onResetCacheNeeded, newest: 0, recent: new Map() };
+    const listener = { channel, onTick, onResetCacheNeeded, newest: 0, recent: new Map(), told: -Infinity, resetting: 0 };
     this.listeners.set(listenerGuid, listener);
     if (this.socket && this.socket.readyState === 1) this.subscribe(channel);
     else this.connect();
@@ -71,6 +75,7 @@ export class Datafeed {
   unsubscribeBars(listenerGuid) {
     const listener = this.listeners.get(listenerGuid);
     this.listeners.delete(listenerGuid);
+    if (listener) clearTimeout(listener.resetting);
     if (!listener || this.of(listener.channel).length) return;
     this.positions.delete(listener.channel);
     this.send({ op: "unsubscribe", channels: [{ ch: listener.channel }] });
@@ -85,9 +90,10 @@ export class Datafeed {
 
   async ask(path, params = {}) {
     const given = Object.entries(params).filter(([, value]) => value !== undefined && value !== "");
-    const answer = await fetch(`${this.url}${path}?${new URLSearchParams(given)}`);
+    const headers = this.token ? { authorization: `Bearer ${this.token}` } : {};
+    const answer = await fetch(`${this.url}${path}?${new URLSearchParams(given)}`, { headers });
     const told = await answer.json();
-    if (told && told.s === "error") throw new Error(told.errmsg);
+    if (!answer.ok || told.s === "error") throw new Error(told.errmsg || told.detail || `HTTP ${answer.status}`);
     return told;
   }
 
@@ -99,7 +105,8 @@ export class Datafeed {
 
   connect() {
     if (this.socket || this.closed || this.timer) return;
-    const socket = new WebSocket(`${this.url.replace(/^http/, "ws")}/v1/ws`, "tapewick.v1.json");
+    const protocols = ["tapewick.v1.json", ...(this.token ? [`tapewick.key.${this.token}`] : [])];
+    const socket = new WebSocket(`${this.url.replace(/^http/, "ws")}/v1/ws`, protocols);
     this.socket = socket;
     socket.onopen = () => {
       this.attempts = 0;
@@ -110,7 +117,7 @@ export class Datafeed {
       this.heard();
       for (const frame of [JSON.parse(data)].flat()) this.take(frame);
     };
-    socket.onclose = () => this.lost(socket);
+    socket.onclose = ({ code }) => this.lost(socket, code);
     this.heard();
   }
 
@@ -122,12 +129,13 @@ export class Datafeed {
     }, SILENCE_MS);
   }
 
-  lost(socket) {
+  lost(socket, code) {
     if (this.socket !== socket) return;
     this.socket = null;
     clearTimeout(this.silence);
     if (this.closed || !this.listeners.size) return;
-    this.onStatus("disconnected");
+    this.onStatus(code === REFUSED ? "unauthorized" : "disconnected");
+    if (code === REFUSED) return;
     const wait = Math.min(RETRY_CAP_MS, RETRY_MS * 2 ** this.attempts++) * (0.5 + Math.random() / 2);
     this.timer = setTimeout(() => {
       this.timer = null;
@@ -146,6 +154,7 @@ export class Datafeed {
 
   close() {
     this.closed = true;
+    for (const listener of this.listeners.values()) clearTimeout(listener.resetting);
     this.listeners.clear();
     this.disconnect();
   }
@@ -200,10 +209,13 @@ export class Datafeed {
   }
 
   reset(listener) {
-    queueMicrotask(() => {
+    if (listener.resetting) return; // the one that is due tells of this change too
+    listener.resetting = setTimeout(() => {
+      listener.resetting = 0;
+      listener.told = performance.now();
       listener.onResetCacheNeeded();
       this.onReset(listener.channel);
-    });
+    }, Math.max(0, listener.told + RESET_MS - performance.now()));
   }
 }
 

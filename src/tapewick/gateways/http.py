@@ -286,7 +286,11 @@ class HttpGateway:
         async def style() -> Response[bytes]:
             return rest.answer(_docs.STYLE, media_type="text/css")
 
-        return [live, ready, health, unupgraded, prometheus, docs, style]
+        @get("/docs/datafeed.js", include_in_schema=False, opt=PUBLIC)
+        async def datafeed() -> Response[bytes]:
+            return rest.answer(_docs.DATAFEED, media_type="text/javascript")
+
+        return [live, ready, health, unupgraded, prometheus, docs, style, datafeed]
 
 
 def _cors(origins: Collection[str]) -> CORSConfig | None:

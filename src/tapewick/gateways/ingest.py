@@ -57,6 +57,7 @@ class Options(NamedTuple):
     max_bytes: int = 1 << 20
     trades_per_s: int = 50_000
     secrets: tuple[str, ...] = ()
+    max_instruments: int = 1000
     keep_s: float = 86_400.0
 
 
@@ -158,7 +159,7 @@ class IngestGateway:
         known = await self._intake.instruments(ids)
         if self._options.auto_register:
             for id in sorted(ids - known.keys()):
-                if registrable(id):
+                if registrable(id) and await self._intake.count(VENUE) < self._options.max_instruments:
                     venue, _, symbol = id.partition(":")
                     made = Instrument(
                         id=id, venue=venue, symbol=symbol, price_scale=SCALE, size_scale=SCALE, id_kind=id_kind

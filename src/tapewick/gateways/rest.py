@@ -169,7 +169,7 @@ async def candles(
     if wanted:
         rest["indicators"] = await _indicators(market, frame, found, wanted)
     version = None if wanted or since is not None else _version(window, found)
-    rows = Rows("candles", market.encode(found.batch, ns=times == "ns"), rest, version)
+    rows = Rows("candles", await asyncio.to_thread(market.encode, found.batch, ns=times == "ns"), rest, version)
     return await rows.answer(request, format, CANDLE_COLUMNS if fill == "none" else (*CANDLE_COLUMNS, "filled"))
 
 
