@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tapewick.parts import PARTS, find
 
-
 ROOT = Path(__file__).resolve().parent.parent
 FETCHED = (
     ("timescale", "timescale.py", "root and mmdebstrap"),
