@@ -76,7 +76,11 @@ def test_a_second_server_on_the_same_folder_is_one_line_with_the_remedy(tmp_path
         with demo(tmp_path / "D") as second:
             assert second.process.wait(60) == 1
             second._reader.join()
-            assert len(second.lines) == 1 and "--url" in second.lines[0] and "Traceback" not in second.lines[0]
+            assert (
+                len(second.lines) == 1
+                and "name another folder with --data" in second.lines[0]
+                and "Traceback" not in second.lines[0]
+            )
         assert first.stop() == 143
 
 

@@ -122,6 +122,10 @@ function answer(client, channels, message) {
     const [kind, id, tf] = ch.split("@");
     const instrument = INSTRUMENTS.find((item) => item.id === id);
     const now = Date.now();
+    if (kind === "health") {
+      client.send({ type: "snapshot", ch, ts: now, data: [] });
+      continue;
+    }
     const data =
       kind === "candle"
         ? candles(instrument, tf, snapshot ?? 2, now, now, LEVELS[id])
@@ -161,7 +165,7 @@ function tick() {
         if (wanted !== id) continue;
         if (kind === "trade")
           client.send({ type: "event", ch, pos: `mock:${number}`, ts: now, data: [trade(id, number, now)] });
-        else sendCandle(client, ch, instrument, tf, now);
+        else if (kind === "candle") sendCandle(client, ch, instrument, tf, now);
       }
     }
   }

@@ -143,6 +143,7 @@ class _NatsBroker:
         self._name, self._partitions, self._limits, self._options = name, partitions, limits, options
         self._client: Client | None = None
         self._known: set[str] = set()
+        self._made: dict[str, str] = {}  # when the stream was made whose floors were read last
         self._why: Exception | None = None
         self._connecting = asyncio.Lock()
         self._gone = asyncio.Event()  # the connection broke: what waits for an answer waits in vain
@@ -311,13 +312,15 @@ class _NatsBroker:
         await self._publish([(self._floor(group, place), b"%d" % floor, "") for place, floor in floors.items()])
 
     async def standing(self, topic: str) -> dict[int, Standing]:
-        state = (await self._info(topic, f"{self._name}.{topic}.*")).state  # before the floors: they only rise
+        info = await self._info(topic, f"{self._name}.{topic}.*")  # before the floors: they only rise
+        state, self._made[topic] = info.state, str(info.created)
         pattern = f"{self._name}.floors.*.{topic}.*"
         subjects = sorted((await self._info("floors", pattern)).state.subjects or {})
         found: dict[int, dict[str, int]] = {place[1]: {} for place in places((topic,), self._partitions)}
         for subject, floor in zip(subjects, await self._read(subjects), strict=True):
             *_, group, _, partition = subject.split(".")
-            found.setdefault(int(partition), {})[group] = floor or 0
+            own = floor if floor is not None and floor <= state.last_seq else 0  # else it is of a stream that is gone
+            found.setdefault(int(partition), {})[group] = own
         counts = {int(subject.rpartition(".")[2]): count for subject, count in (state.subjects or {}).items()}
         return {
             partition: Standing(
@@ -330,6 +333,8 @@ class _NatsBroker:
 
     async def release(self, topic: str, floors: Mapping[int, int]) -> None:
         js, stream = await self._js(), self._stream(topic)
+        if str((await self._info(topic)).created) != self._made.get(topic):
+            return  # made anew since the floors were read: they are not of these messages
         for partition, floor in floors.items():
             if floor:
                 work = js.purge_stream(stream, seq=floor + 1, subject=self._subject((topic, partition)))
