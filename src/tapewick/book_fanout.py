@@ -6,8 +6,7 @@ added, so a client that applies every delta holds at each ``seq`` the same level
 
 from __future__ import annotations
 
-import asyncio
-
+from tapewick.book_channel import BookChannel
 from tapewick.book_frames import book_json, delta_json, quote_json, state_json
 from tapewick.book_readers import differs
 from tapewick.books import BookView
@@ -16,33 +15,19 @@ from tapewick.ladder import EMPTY, Levels, changes
 from tapewick.market import Market
 from tapewick.model import BookUpdate, Quote
 from tapewick.outbox import Limits
-from tapewick.readers import Readers
 
 __all__ = ["BookFanout", "LatestBook"]
 
 
-class BookFanout(Readers):
+class BookFanout(BookChannel):
     """``book``: a snapshot, then deltas; readers that do not keep up get a snapshot again."""
 
     def __init__(self, market: Market, channel: Channel, levels: int) -> None:
-        super().__init__(channel)
-        self._market, self._depth = market, levels
+        super().__init__(market, channel)
+        self._depth = levels
         self._held: Levels | None = None  # what the readers hold; None: they wait for a snapshot
         self._run, self._seq, self._scales = "", 0, (0, 0)  # of what they hold
         self._first_id = 0  # of the first update they have not got; 0 if there is none
-        self._soon: asyncio.Handle | None = None
-
-    async def open(self) -> None:
-        self._market.listen_book(self.channel.instrument, self)
-
-    def close(self) -> None:
-        self._market.leave_book(self.channel.instrument, self)
-        if self._soon is not None:
-            self._soon.cancel()
-
-    @property
-    def _view(self) -> BookView:
-        return self._market.books_of(self.channel.instrument)[0]
 
     def book(self, view: BookView, update: BookUpdate | None) -> None:
         if update is None:
@@ -50,11 +35,8 @@ class BookFanout(Readers):
             self._write(self._head("update", self._market.now(), b',"kind":"state"') + state_json(view) + b"]}")
             return
         self._first_id = self._first_id or update.first_id
-        if self._soon is None and self._groups:
-            self._soon = self._loop.call_soon(self._flush)
-
-    def quoted(self, quote: Quote) -> None:
-        """Not part of the book."""
+        if self._timer is None and self._groups:
+            self._timer = self._loop.call_soon(self._flush)
 
     async def _present(self) -> bytes:
         self._flush(whole=True)
@@ -73,9 +55,7 @@ class BookFanout(Readers):
 
     def _flush(self, *, whole: bool = False) -> None:
         """Bring the readers to where the book is. ``whole``: even if none of their levels changed."""
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
+        self._unset()
         view = self._view
         if not view.live or not any(self._groups.values()):
             return
@@ -92,26 +72,17 @@ class BookFanout(Readers):
                 self._write(self._head("update", self._market.now(), b',"kind":"delta"') + text + b"]}")
 
 
-class LatestBook(Readers):
+class LatestBook(BookChannel):
     """``book_top`` (the whole best ``levels``) and ``bbo`` (``levels`` 0): the first change at once, then
     the newest every ``flush_s``; changes of state at once. ``every``: also to readers that do not keep up."""
 
     def __init__(
         self, market: Market, channel: Channel, limits: Limits, levels: int = 0, *, every: bool = False
     ) -> None:
-        super().__init__(channel)
-        self._market, self._limits, self._depth, self._every = market, limits, levels, every
+        super().__init__(market, channel)
+        self._limits, self._depth, self._every = limits, levels, every
         self._shown: tuple[str, Levels] | Quote | None = None
         self._due = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def open(self) -> None:
-        self._market.listen_book(self.channel.instrument, self)
-
-    def close(self) -> None:
-        self._market.leave_book(self.channel.instrument, self)
-        if self._timer is not None:
-            self._timer.cancel()
 
     def book(self, view: BookView, update: BookUpdate | None) -> None:
         if update is None:
@@ -136,9 +107,7 @@ class LatestBook(Readers):
         return self._head("snapshot", self._market.now()) + self._data() + b"]}"
 
     def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._unset()
         if self._groups and self._news():
             self._due = self._loop.time() + self._limits.flush_s
             write = self._write if self._every else self._write_latest

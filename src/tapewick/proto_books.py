@@ -6,9 +6,8 @@ each time, ``bbo`` the best bid and ask, both conflated.
 
 from __future__ import annotations
 
-import asyncio
-
 from tapewick import wire
+from tapewick.book_channel import BookChannel
 from tapewick.book_readers import differs
 from tapewick.books import BookView
 from tapewick.channel import Channel
@@ -16,7 +15,6 @@ from tapewick.ladder import EMPTY, Levels, changes
 from tapewick.market import Market
 from tapewick.model import BookUpdate, Quote
 from tapewick.outbox import Limits
-from tapewick.readers import Readers
 
 __all__ = ["BookReaders", "QuoteReaders", "whole_book"]
 
@@ -47,25 +45,16 @@ def _update(view: BookView, prev_seq: int, first_id: int, shown: Levels, *, snap
     )
 
 
-class BookReaders(Readers):
+class BookReaders(BookChannel):
     """``book`` and ``book_top``; who does not keep up gets the whole book again. ``every``: each ``book_top`` is
     sent, also to readers that do not keep up."""
 
     def __init__(self, market: Market, channel: Channel, limits: Limits, levels: int, *, every: bool = False) -> None:
-        super().__init__(channel)
-        self._market, self._limits, self._depth, self._every = market, limits, levels, every
+        super().__init__(market, channel)
+        self._limits, self._depth, self._every = limits, levels, every
         self._held: Levels | None = None  # what the readers hold; None: they wait for a snapshot
         self._run, self._seq, self._state, self._scales = "", 0, "", (0, 0)
         self._first_id, self._due = 0, 0.0
-        self._timer: asyncio.Handle | None = None
-
-    async def open(self) -> None:
-        self._market.listen_book(self.channel.instrument, self)
-
-    def close(self) -> None:
-        self._market.leave_book(self.channel.instrument, self)
-        if self._timer is not None:
-            self._timer.cancel()
 
     def book(self, view: BookView, update: BookUpdate | None) -> None:
         if not self._groups:
@@ -77,12 +66,9 @@ class BookReaders(Readers):
             top = self.channel.kind == "book_top" and self._loop.time() < self._due
             self._timer = self._loop.call_at(self._due, self._flush) if top else self._loop.call_soon(self._flush)
 
-    def quoted(self, quote: Quote) -> None:
-        """Not part of the book."""
-
     async def _present(self) -> bytes:
         self._flush()
-        view, _ = self._market.books_of(self.channel.instrument)
+        view = self._view
         if self._held is None or self._seq != view.seq:
             self._hold(view, view.levels(self._depth))
         return self._frame("snapshot", whole_book(view, self._depth))
@@ -97,10 +83,8 @@ class BookReaders(Readers):
 
     def _flush(self) -> None:
         """Bring the readers to where the book is."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        view, _ = self._market.books_of(self.channel.instrument)
+        self._unset()
+        view = self._view
         if not any(self._groups.values()) or (view.run, view.seq, view.state) == (self._run, self._seq, self._state):
             return
         self._due = self._loop.time() + self._limits.flush_s
@@ -119,23 +103,14 @@ class BookReaders(Readers):
             self._write(self._frame("update", _update(view, seq, first, changes(held, levels)), "delta"))
 
 
-class QuoteReaders(Readers):
+class QuoteReaders(BookChannel):
     """``bbo``: the first change at once, then the newest every ``flush_s``. ``every``: each of them is sent."""
 
     def __init__(self, market: Market, channel: Channel, limits: Limits, *, every: bool = False) -> None:
-        super().__init__(channel)
-        self._market, self._limits, self._every = market, limits, every
+        super().__init__(market, channel)
+        self._limits, self._every = limits, every
         self._shown: Quote | None = None
         self._due = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def open(self) -> None:
-        self._market.listen_book(self.channel.instrument, self)
-
-    def close(self) -> None:
-        self._market.leave_book(self.channel.instrument, self)
-        if self._timer is not None:
-            self._timer.cancel()
 
     def book(self, view: BookView, update: BookUpdate | None) -> None:
         self._changed()

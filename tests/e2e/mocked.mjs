@@ -70,7 +70,9 @@ async function goLive(run, page) {
 
 async function search(run, page) {
   await page.keyboard.press("/");
+  await page.locator(".search input:focus").waitFor(); // a busy machine opens it later than keys arrive
   await page.keyboard.type("ethusdt");
+  await page.locator(".search [role=option][aria-selected=true]", { hasText: "ETHUSDT" }).waitFor();
   await page.keyboard.press("Enter");
   await until(page, (data) => data.instrument === "sim:ETHUSDT" && Number(data.bars) > 2);
   await page.goBack();

@@ -138,7 +138,8 @@ async def test_connections_are_replaced_before_the_venue_cuts_them_after_a_day(t
             await rig.until_stored(lambda state: state.seq > 0)
             (old,) = venue.outlet.clients
             clock.speed = 10_000.0
-            await rig.until(lambda: venue.connections == 2)
+            # a new one has come; at this speed both may be there for no longer than between two looks
+            await rig.until(lambda: bool(set(venue.outlet.clients) - {old}))  # noqa: B023
             clock.speed = 500.0  # the overlap lasts a real second
             await rig.until(lambda: venue.connections == 1)
             assert old not in venue.outlet.clients

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import numpy as np
 
-from tapewick.model import CANDLE, I64, NO_TIME, Candles, Gap, Head, Instrument, Origin, TapeState
+from tapewick.model import CANDLE, I64, NO_TIME, Candles, Gap, Head, Instrument, TapeState
 from tapewick.stores._duckdb_rows import CANDLE_COLUMNS, TRADE_COLUMNS, Columns, fetch_candles, put
+from tapewick.stores._rows import Known, Window, one_each
 from tapewick.timeframe import BY_INDEX, SECOND
 
-__all__ = ["Window", "candles", "changed_candles", "head", "load_candles", "states", "trades"]
+__all__ = ["candles", "changed_candles", "head", "load_candles", "states", "trades"]
 
 Connection = duckdb.DuckDBPyConnection
 
 PAGE = 1_000_000  # trades per inner query: bounds what DuckDB holds beside the answer
 FEW = 4096  # up to here DuckDB's top-n, which skips row groups, beats a scan
 SETTLING = 120 * SECOND  # how long after its end a candle may still be proven by the tape's own growth
-MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1
 
 _LENGTHS = f"[{', '.join(str(tf.length) for tf in BY_INDEX)}]"
-
-
-class Window(NamedTuple):
-    """Which rows a caller wants: ``start`` ≤ time < ``end``, at most ``limit`` (0 = all) from either end."""
-
-    start: int | None = None
-    end: int | None = None
-    limit: int = 0
-    newest: bool = False
-
-    def within(self, column: str) -> str:
-        """The SQL condition on a time column."""
-        conditions = []
-        if self.start is not None:
-            conditions.append(f"{column} >= {min(max(int(self.start), MIN_TIME), MAX_TIME)}")
-        if self.end is not None:
-            conditions.append(f"{column} < {min(max(int(self.end), MIN_TIME), MAX_TIME)}")
-        return " AND ".join(conditions) or "true"
 
 
 def head(connection: Connection, number: int, instrument: Instrument) -> Head:
@@ -113,14 +95,7 @@ def candles(connection: Connection, number: int, tf: int, window: Window) -> Can
         where += f" AND open_time {'>=' if window.newest else '<='} {cut}"
     # Sorted here: DuckDB would carry all 29 columns through its sort, at three times the cost.
     rows = fetch_candles(connection.execute(f"SELECT {CANDLE_COLUMNS} {where}"))
-    rank = np.where(rows["origin"] == Origin.IMPORT, 1, np.where(rows["complete"] == 1, 0, 2))
-    rows = rows[np.lexsort((rank, rows["open_time"]))]
-    shown = np.ones(len(rows), bool)
-    shown[1:] = rows["open_time"][1:] != rows["open_time"][:-1]
-    rows = rows[shown]
-    if window.limit:
-        rows = rows[-window.limit :] if window.newest else rows[: window.limit]
-    return rows
+    return one_each(rows, window)
 
 
 def _last_wanted(connection: Connection, where: str, window: Window) -> int:
@@ -194,9 +169,7 @@ ORDER BY number, tf, open_time
 """
 
 
-def states(
-    connection: Connection, wanted: Sequence[tuple[int, Instrument]], *, rows: bool, every_gap: bool
-) -> list[TapeState]:
+def states(connection: Connection, wanted: Sequence[Known], *, rows: bool, every_gap: bool) -> list[TapeState]:
     """The tapes of many instruments with one set of queries; trades are never scanned.
 
     ``rows``: with the candles and newest open times an engine restarts from.

@@ -13,16 +13,15 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from tapewick.errors import ModelError
-from tapewick.model import CANDLE, Candles, Head, Instrument, Origin, TapeCommit, TradeBatch
+from tapewick.model import CANDLE, Candles, Head, Instrument, TapeCommit, TradeBatch
+from tapewick.stores import _rows
+from tapewick.stores._rows import INSTRUMENT_NAMES, Known, batches_of
 
 __all__ = [
     "CANDLE_COLUMNS",
     "CANDLE_NAMES",
-    "INSTRUMENT_NAMES",
     "TRADE_COLUMNS",
     "candle_columns",
-    "candle_rows",
     "fetch_candles",
     "instruments",
     "put",
@@ -32,9 +31,6 @@ __all__ = [
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
-INSTRUMENT_NAMES = (
-    "id", "venue", "symbol", "base", "quote", "price_scale", "size_scale", "status", "id_kind", "granularity",
-)  # fmt: skip
 CANDLE_NAMES = (
     "number", "tf", "open_time", "origin", "open", "high", "low", "close",
     "volume_lo", "volume_hi", "quote_volume_lo", "quote_volume_hi",
@@ -56,7 +52,7 @@ def put(connection: duckdb.DuckDBPyConnection, sql: str, batch: Columns) -> duck
 
 def instruments(
     connection: duckdb.DuckDBPyConnection, condition: str = "true", values: Sequence[object] = ()
-) -> list[tuple[int, Instrument]]:
+) -> list[Known]:
     """Instruments that meet an SQL condition with their numbers, ascending."""
     rows = connection.execute(
         f"SELECT number, {', '.join(INSTRUMENT_NAMES)} FROM instruments WHERE {condition} ORDER BY number", list(values)
@@ -66,10 +62,8 @@ def instruments(
 
 def trade_columns(group: Sequence[TapeCommit]) -> Columns:
     """The trades of a commit group as one table. Raises ``ModelError`` for a batch without seq."""
-    owners = [(commit.number, batch) for commit in group for batch in commit.trades if len(batch)]
+    owners = batches_of(group)
     batches = [batch for _, batch in owners]
-    if any(batch.seq is None for batch in batches):
-        raise ModelError("trades are numbered by the engine before they are stored: seq is missing")
     if not batches:
         return {}
     lengths = [len(batch) for batch in batches]
@@ -83,43 +77,12 @@ def trade_columns(group: Sequence[TapeCommit]) -> Columns:
 
 
 def trade_batch(parts: Sequence[Columns], instrument: Instrument, head: Head) -> TradeBatch:
-    """Fetched columns as one batch, ascending by seq; at scales and epoch of the tape."""
+    """Fetched parts as one batch, ascending by seq; at scales and epoch of the tape."""
     columns = {
         name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0, _TRADE_TYPES.get(name, np.int64))
         for name in (*TRADE_NAMES, "late")
     }
-    seq = columns["seq"]
-    if len(seq) > 1 and bool((seq[1:] <= seq[:-1]).any()):
-        order = np.argsort(seq, kind="stable")
-        columns = {name: column[order] for name, column in columns.items()}
-    return TradeBatch(
-        instrument=instrument.id,
-        trade_id=columns["trade_id"],
-        first_id=columns["first_id"],
-        count=columns["count"],
-        ts_event=columns["ts_event"],
-        ts_recv=columns["ts_recv"],
-        price=columns["price"],
-        size=columns["size"],
-        side=columns["side"],
-        price_scale=instrument.price_scale,
-        size_scale=instrument.size_scale,
-        seq=columns["seq"],
-        epoch=head.epoch,
-        late_rows=columns["late"],
-    )
-
-
-def candle_rows(group: Sequence[TapeCommit]) -> Candles:
-    """The candles of a commit group as one array, marked as tape rows of their instruments."""
-    parts = [commit.rows for commit in group if len(commit.rows)]
-    if not parts:
-        return np.empty(0, CANDLE)
-    # Joined as bytes: numpy copies structured arrays field by field, fifty times slower for many small parts.
-    rows = np.frombuffer(bytearray().join(part.tobytes() for part in parts), CANDLE)
-    rows["number"] = np.repeat([c.number for c in group if len(c.rows)], [len(part) for part in parts])
-    rows["origin"] = Origin.TAPE
-    return rows
+    return _rows.trade_batch(columns, instrument, head)
 
 
 def candle_columns(rows: Candles, names: Sequence[str] = CANDLE_NAMES) -> Columns:

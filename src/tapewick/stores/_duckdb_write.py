@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
 import duckdb
@@ -14,20 +13,18 @@ from tapewick.model import NO_TIME, Candles, Gap, Instrument, Origin, State, Tap
 from tapewick.stores._duckdb_rows import (
     CANDLE_COLUMNS,
     CANDLE_NAMES,
-    INSTRUMENT_NAMES,
     Columns,
     candle_columns,
-    candle_rows,
     instruments,
     put,
     trade_columns,
 )
+from tapewick.stores._rows import INSTRUMENT_NAMES, Known, candle_rows, merged, new_epoch
 
-__all__ = ["commit", "merged", "put_imported", "put_instrument", "raise_owners", "renew_epochs", "rescale"]
+__all__ = ["commit", "put_imported", "put_instrument", "raise_owners", "renew_epochs", "rescale"]
 
 Connection = duckdb.DuckDBPyConnection
 
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _KEY = ("number", "tf", "open_time", "origin")
 RANGE_NAMES = ("from_id", "to_id", "from_ts", "to_ts")
 _SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
@@ -74,17 +71,7 @@ attempts = excluded.attempts, closed_at = excluded.closed_at
 """
 
 
-def new_epoch() -> str:
-    """A name for a tape that no other tape has: 8 characters of Crockford base32."""
-    return "".join(secrets.choice(_CROCKFORD) for _ in range(8))
-
-
-def merged(wanted: Instrument, known: Instrument) -> Instrument:
-    """What is stored when ``wanted`` is put over ``known``: status, and base and quote where given."""
-    return replace(known, status=wanted.status, base=wanted.base or known.base, quote=wanted.quote or known.quote)
-
-
-def put_instrument(connection: Connection, wanted: Instrument) -> tuple[int, Instrument]:
+def put_instrument(connection: Connection, wanted: Instrument) -> Known:
     """Insert an instrument under the next number, or update what may change of a known one."""
     known = instruments(connection, "id = ?", [wanted.id])
     if known:
@@ -223,7 +210,7 @@ def put_imported(connection: Connection, number: int, rows: Candles) -> None:
     put(connection, _PUT_CANDLES, candle_columns(rows))
 
 
-def rescale(connection: Connection, number: int, price_scale: int, size_scale: int) -> tuple[int, Instrument]:
+def rescale(connection: Connection, number: int, price_scale: int, size_scale: int) -> Known:
     """Multiply every stored price, size and sum up to wider scales.
 
     Raises ``ModelError``, changing nothing, when a value would no longer fit or a scale shrinks.

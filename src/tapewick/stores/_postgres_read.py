@@ -9,18 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tapewick.errors import NotFound
-from tapewick.model import CANDLE, I64, NO_TIME, Candles, Gap, Head, Instrument, Origin, TapeState
+from tapewick.model import CANDLE, I64, NO_TIME, Candles, Gap, Head, Instrument, TapeState
 from tapewick.stores._postgres_copy import Layout
-from tapewick.stores._postgres_rows import (
-    INSTRUMENT_NAMES,
-    MAX_TIME,
-    MIN_TIME,
-    TRADES,
-    Window,
-    copy_out,
-    fetch_candles,
-    number,
-)
+from tapewick.stores._postgres_rows import TRADES, copy_out, fetch_candles
+from tapewick.stores._rows import INSTRUMENT_NAMES, MAX_TIME, MIN_TIME, Known, Window, bigint, one_each
 from tapewick.timeframe import BY_INDEX, HOUR, SECOND
 
 if TYPE_CHECKING:
@@ -77,10 +69,10 @@ async def trades(
     elif window.limit and low < last:
         # Seqs have no holes: the wanted ones are a range, unless retention has taken some of it.
         a, b = (max(low, last - window.limit), last) if window.newest else (low, min(last, low + window.limit))
-        rows = await copy_out(connection, TRADES, f"{own} AND seq > {number(a)} AND seq <= {number(b)}")
+        rows = await copy_out(connection, TRADES, f"{own} AND seq > {bigint(a)} AND seq <= {bigint(b)}")
         if len(rows) == b - a:
             return rows
-    where = f"{own} AND seq > {number(low)} AND seq <= {number(last)}"
+    where = f"{own} AND seq > {bigint(low)} AND seq <= {bigint(last)}"
     if timed:
         where += f" AND {window.within('ts_event')}"
     if window.limit:
@@ -93,17 +85,7 @@ async def candles(connection: Connection, key: int, tf: int, window: Window) -> 
     where = f"WHERE number = {key} AND tf = {tf} AND {window.within('open_time')}"
     if window.limit:  # a candle has at most two rows
         where += f" ORDER BY open_time {window.direction} LIMIT {2 * window.limit + 1}"
-    rows = await fetch_candles(connection, where)
-    rank = np.where(rows["origin"] == Origin.IMPORT, 1, np.where(rows["complete"] == 1, 0, 2))
-    order = np.lexsort((rank, rows["open_time"]))
-    times = rows["open_time"][order]
-    shown = np.ones(len(rows), bool)
-    shown[1:] = times[1:] != times[:-1]
-    # Taken as bytes: numpy copies structured arrays field by field, ten times slower.
-    rows = rows.view(f"V{CANDLE.itemsize}")[order[shown]].view(CANDLE)
-    if window.limit:
-        rows = rows[-window.limit :] if window.newest else rows[: window.limit]
-    return rows
+    return one_each(await fetch_candles(connection, where), window)
 
 
 async def changed_candles(connection: Connection, key: int, tf: int, since_pos: int, window: Window) -> Candles:
@@ -111,7 +93,7 @@ async def changed_candles(connection: Connection, key: int, tf: int, since_pos: 
     limit = f"LIMIT {window.limit}" if window.limit else ""
     rows = await fetch_candles(
         connection,
-        f"WHERE number = {key} AND tf = {tf} AND pos > {number(since_pos)} AND origin = 0 "
+        f"WHERE number = {key} AND tf = {tf} AND pos > {bigint(since_pos)} AND origin = 0 "
         f"AND {window.within('open_time')} ORDER BY pos {window.direction}, open_time {window.direction} {limit}",
     )
     return rows[::-1] if window.newest else rows
@@ -131,7 +113,7 @@ async def load_candles(connection: Connection, key: int, keys: I64, windows: I64
         )
     for some in np.array_split(windows, range(50, len(windows), 50)):
         overlaps = " OR ".join(
-            f"(open_time < {number(high)} AND open_time + {_LENGTHS}[tf + 1] > {number(low)})"
+            f"(open_time < {bigint(high)} AND open_time + {_LENGTHS}[tf + 1] > {bigint(low)})"
             for low, high in some.tolist()
         )
         if overlaps:
@@ -167,9 +149,7 @@ CROSS JOIN LATERAL (
 """
 
 
-async def states(
-    connection: Connection, wanted: Sequence[tuple[int, Instrument]], *, rows: bool, every_gap: bool
-) -> list[TapeState]:
+async def states(connection: Connection, wanted: Sequence[Known], *, rows: bool, every_gap: bool) -> list[TapeState]:
     """The tapes of many instruments with one set of queries; trades are never scanned.
 
     ``rows``: with the candles and newest open times an engine restarts from.

@@ -7,7 +7,6 @@ that two groups never wait for each other.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,24 +15,17 @@ from msgspec.structs import replace
 
 from tapewick.errors import ModelError
 from tapewick.model import NO_TIME, Candles, Gap, Instrument, Origin, State, TapeCommit
-from tapewick.stores._postgres_rows import (
-    INSTRUMENT_NAMES,
-    candle_rows,
-    copy_candles,
-    copy_trades,
-    instruments,
-    numbered,
-)
+from tapewick.stores._postgres_rows import copy_candles, copy_trades, instruments
+from tapewick.stores._rows import INSTRUMENT_NAMES, Known, batches_of, candle_rows, merged, new_epoch
 from tapewick.timeframe import HOUR
 
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-__all__ = ["commit", "merged", "put_imported", "put_instrument", "raise_owners", "renew_epochs", "rescale"]
+__all__ = ["commit", "put_imported", "put_instrument", "raise_owners", "renew_epochs", "rescale"]
 
 _OUT_OF_RANGE = "22003"  # SQL state of a number that its type cannot hold
 LONG = 3600.0  # seconds that rewriting a whole tape may take
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
 _BATCH = (
     "unnest($1::INTEGER[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[]) "
@@ -82,17 +74,7 @@ attempts = excluded.attempts, closed_at = excluded.closed_at
 """
 
 
-def new_epoch() -> str:
-    """A name for a tape that no other tape has: 8 characters of Crockford base32."""
-    return "".join(secrets.choice(_CROCKFORD) for _ in range(8))
-
-
-def merged(wanted: Instrument, known: Instrument) -> Instrument:
-    """What is stored when ``wanted`` is put over ``known``: status, and base and quote where given."""
-    return replace(known, status=wanted.status, base=wanted.base or known.base, quote=wanted.quote or known.quote)
-
-
-async def put_instrument(connection: Connection, wanted: Instrument) -> tuple[int, Instrument]:
+async def put_instrument(connection: Connection, wanted: Instrument) -> Known:
     """Insert an instrument under the next number, or update what may change of a known one."""
     # One at a time, readers excepted: two collectors may bring the same instrument, and numbers have no holes.
     await connection.execute("LOCK TABLE instruments IN SHARE ROW EXCLUSIVE MODE")
@@ -151,7 +133,7 @@ def _heads(group: Sequence[TapeCommit]) -> list[list[int]]:
 
 
 async def _write_trades(connection: Connection, group: Sequence[TapeCommit]) -> None:
-    numbered(group)
+    batches_of(group)  # what cannot be written is refused before anything is
     hours = [hour for part in group for batch in part.trades for hour in _hours(part.number, batch)]
     if hours:  # before the trades, in the order in which retention locks them
         await connection.execute(_PUT_HOURS, *(list(column) for column in zip(*hours, strict=True)))
@@ -224,7 +206,7 @@ async def put_imported(connection: Connection, number: int, rows: Candles) -> No
     await copy_candles(connection, "candles", rows)
 
 
-async def rescale(connection: Connection, number: int, price_scale: int, size_scale: int) -> tuple[int, Instrument]:
+async def rescale(connection: Connection, number: int, price_scale: int, size_scale: int) -> Known:
     """Multiply every stored price, size and sum up to wider scales.
 
     Raises ``ModelError``, changing nothing, when a value would no longer fit or a scale shrinks.

@@ -22,8 +22,8 @@ from tapewick.stores import _duckdb_read as reads
 from tapewick.stores import _duckdb_write as writes
 from tapewick.stores._duckdb_check import problems
 from tapewick.stores._duckdb_file import FILE, DuckDBFile, migrate, set_wal_aside
-from tapewick.stores._duckdb_read import Window
 from tapewick.stores._duckdb_rows import instruments, trade_batch
+from tapewick.stores._rows import Known, Window, merged
 
 __all__ = ["FILE", "DuckDBStore", "migrate", "set_wal_aside"]
 
@@ -47,7 +47,7 @@ class DuckDBStore:
     ) -> None:
         self._clock = clock or RealClock()
         self._file = DuckDBFile(Path(folder), read_only=read_only, memory_limit=memory_limit, threads=threads)
-        self._known: dict[str, tuple[int, Instrument]] = {}
+        self._known: dict[str, Known] = {}
 
     async def __aenter__(self) -> Self:
         await self._file.open()
@@ -68,7 +68,7 @@ class DuckDBStore:
     async def put_instrument(self, instrument: Instrument) -> Instrument:
         """Insert or update; scales, id_kind and granularity of a known instrument are kept."""
         known = self._known.get(instrument.id)
-        if known is not None and known[1] == writes.merged(instrument, known[1]):
+        if known is not None and known[1] == merged(instrument, known[1]):
             return known[1]
         return self._remember(await self._file.write(partial(writes.put_instrument, wanted=instrument)))
 
@@ -186,11 +186,11 @@ class DuckDBStore:
         """
         await self._file.write(writes.renew_epochs)
 
-    def _remember(self, stored: tuple[int, Instrument]) -> Instrument:
+    def _remember(self, stored: Known) -> Instrument:
         self._known[stored[1].id] = stored
         return stored[1]
 
-    def _find(self, id: str) -> tuple[int, Instrument]:
+    def _find(self, id: str) -> Known:
         if id not in self._known:
             raise NotFound(f"there is no instrument {id!r}; /v1/instruments lists those there are")
         return self._known[id]

@@ -20,9 +20,9 @@ from tapewick.stores import _postgres_schema as schema
 from tapewick.stores import _postgres_write as writes
 from tapewick.stores._postgres_check import problems
 from tapewick.stores._postgres_pool import Database, Wanted, single
-from tapewick.stores._postgres_rows import Window, trade_batch
 from tapewick.stores._postgres_rows import instruments as stored_instruments
 from tapewick.stores._postgres_schema import Level
+from tapewick.stores._rows import Known, Window, trade_batch
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -52,7 +52,7 @@ class PostgresStore:
         self._clock = clock or RealClock()
         self._migrate_dsn = migrate_dsn or dsn
         self._database = Database(Wanted(dsn, read_dsn, pool_min, pool_max), read_only=read_only)
-        self._known: dict[str, tuple[int, Instrument]] = {}
+        self._known: dict[str, Known] = {}
         self.level = Level("plain")
 
     async def __aenter__(self) -> Self:
@@ -216,11 +216,11 @@ class PostgresStore:
         """
         await self._database.write(writes.renew_epochs)
 
-    def _remember(self, stored: tuple[int, Instrument]) -> Instrument:
+    def _remember(self, stored: Known) -> Instrument:
         self._known[stored[1].id] = stored
         return stored[1]
 
-    async def _find(self, id: str) -> tuple[int, Instrument]:
+    async def _find(self, id: str) -> Known:
         if id not in self._known:
             await self._learn()
         if id not in self._known:
