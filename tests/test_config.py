@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tapewick import config
-from tapewick.config import SETTINGS, Settings, load, shown
+from tapewick.config import SETTINGS, load, shown
 from tapewick.errors import ConfigError
+from tapewick.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tapewick.client import Client
     from tapewick.clock import Clock, ManualClock, RealClock
-    from tapewick.config import Settings, load
+    from tapewick.config import load
     from tapewick.errors import ApiError, ConfigError, ModelError, SourceError, StoreError, TapewickError
     from tapewick.model import CANDLE, CandleBatch, Gap, Head, Instrument, TapeState, TradeBatch
     from tapewick.notebook import connect
     from tapewick.protocols import Bus, Market, Source, Store
+    from tapewick.settings import Settings
 
 __version__ = "0.1.0"
 

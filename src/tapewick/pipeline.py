@@ -22,13 +22,13 @@ import structlog
 from tapewick import registry
 from tapewick.book_keeper import keep_books
 from tapewick.clock import Clock, RealClock
-from tapewick.config import Settings
 from tapewick.engine.tape import Engine
 from tapewick.errors import ConfigError, StoreError
 from tapewick.model import Health
 from tapewick.protocols import Bus, Source, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole, collect
+from tapewick.settings import Settings
 from tapewick.timeframe import DAY, HOUR, SECOND
 
 if TYPE_CHECKING:

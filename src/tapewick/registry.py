@@ -12,8 +12,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tapewick.config import Settings, closest
+from tapewick.config import closest
 from tapewick.errors import ConfigError, MissingExtra
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from tapewick.clock import Clock

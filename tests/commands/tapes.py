@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tapewick import pipeline
-from tapewick.config import Data, Settings
 from tapewick.model import Event, Instrument, TradeBatch
+from tapewick.settings import Data, Settings
 from tapewick.sim.history import WithHistory
 from tapewick.sim.venue import SimVenue
 

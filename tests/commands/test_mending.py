@@ -17,10 +17,10 @@ import pytest
 from tapewick.buses.memory import MemoryBus
 from tapewick.clock import ManualClock, RealClock
 from tapewick.commands.mending import FolderMender, missing, until
-from tapewick.config import Binance, Data, Repair, Settings
 from tapewick.engine.tape import Engine
 from tapewick.model import Instrument, TradeBatch
 from tapewick.roles import EngineRole
+from tapewick.settings import Binance, Data, Repair, Settings
 from tapewick.sim.market import Market
 from tapewick.sim.venue import SimVenue
 from tapewick.stores.duckdb import DuckDBStore

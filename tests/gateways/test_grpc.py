@@ -19,12 +19,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from msgspec.structs import replace
 
 from tapewick import registry
-from tapewick.config import Grpc, Settings
 from tapewick.errors import ConfigError, MissingExtra
 from tapewick.gateways._grpc_query import gap_of
 from tapewick.gateways.grpc import GrpcGateway, Tls
 from tapewick.gateways.http import HttpGateway
 from tapewick.model import NO_END, NO_TIME, Gap
+from tapewick.settings import Grpc, Settings
 from tapewick.timeframe import SECOND
 from tapewick.v1 import service_pb2 as pb
 from tapewick.v1 import service_pb2_grpc as rpc

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tapewick import pipeline, registry
-from tapewick.config import Data, Settings, Sim
 from tapewick.errors import ConfigError
 from tapewick.model import Event, Instrument
+from tapewick.settings import Data, Settings, Sim
 from tapewick.sim.continuity import Made
 from tapewick.sim.history import WithHistory
 from tapewick.sim.venue import SimVenue

@@ -7,9 +7,10 @@ import asyncio
 import numpy as np
 import pytest
 
-from tapewick.config import Settings, load
+from tapewick.config import load
 from tapewick.errors import ConfigError
 from tapewick.model import State, TapeState, TradeBatch
+from tapewick.settings import Settings
 from tapewick.stores._postgres_schema import WRITER
 from tapewick.stores.postgres import PostgresStore, migrate
 from tapewick.timeframe import BY_NAME

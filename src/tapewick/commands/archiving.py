@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tapewick.commands.options import timeframe
 from tapewick.commands.output import Progress, configure_logs, note, plural, write
-from tapewick.config import Settings
 from tapewick.errors import BadPayload, ConfigError, SourceError
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

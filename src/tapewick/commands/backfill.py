@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tapewick.commands.options import Parser, moment, option, settings_of
 from tapewick.commands.output import Progress, configure_logs, note, plural, write
 from tapewick.commands.repair import asking
-from tapewick.config import Settings
 from tapewick.errors import ConfigError, NotFound, SourceError
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from tapewick.commands.mending import Mender

@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple
 from tapewick import __version__, parts
 from tapewick.commands.options import Parser, flag, setting, settings_of
 from tapewick.commands.output import coloured, note, paint, plural, write
-from tapewick.config import Settings
 from tapewick.errors import SourceError, StoreBusy, StoreDamaged, StoreError
+from tapewick.settings import Settings
 
 __all__ = ["EXAMPLES", "Finding", "options", "run"]
 

@@ -15,9 +15,9 @@ from tapewick.commands.reading import no_folder
 from tapewick.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tapewick.config import Settings
     from tapewick.export import Export
     from tapewick.protocols import Store
+    from tapewick.settings import Settings
 
 __all__ = ["EXAMPLES", "options", "run"]
 

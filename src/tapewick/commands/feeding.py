@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tapewick.commands.options import Parser, flag, setting
 from tapewick.commands.output import Progress, configure_logs, note, plural, write
-from tapewick.config import Settings
 from tapewick.errors import ConfigError
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from tapewick.pipeline import Report

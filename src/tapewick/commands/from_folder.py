@@ -10,11 +10,12 @@ import numpy as np
 
 from tapewick import registry
 from tapewick.commands.reading import Chunk, no_folder
-from tapewick.config import Settings, closest
+from tapewick.config import closest
 from tapewick.engine import encode_candles, encode_trades
 from tapewick.engine.candles import fold
 from tapewick.errors import NotFound
 from tapewick.model import Candles, Head, Instrument, TapeState, position
+from tapewick.settings import Settings
 from tapewick.timeframe import BY_INDEX, DAY, Timeframe, bucket, parse
 
 __all__ = ["FolderReader", "coverage_object"]

@@ -15,8 +15,8 @@ from tapewick.commands.archiving import date
 from tapewick.commands.feeding import feed, files_of, storing
 from tapewick.commands.options import Parser, flag, option, setting, settings_of, timeframe
 from tapewick.commands.output import note, plural, write
-from tapewick.config import Settings
 from tapewick.errors import ConfigError
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

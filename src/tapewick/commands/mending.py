@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from tapewick.commands.from_folder import coverage_object
 from tapewick.commands.from_server import ServerReader
 from tapewick.commands.options import access
-from tapewick.config import Settings, closest
+from tapewick.config import closest
 from tapewick.errors import ConfigError, NotFound, StoreError
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from tapewick.model import Instrument

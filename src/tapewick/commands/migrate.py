@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from tapewick.commands.options import Parser, count, flag, option, setting, settings_of
 from tapewick.commands.output import write
-from tapewick.config import Settings
 from tapewick.errors import ConfigError, StoreError
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from tapewick.stores._migrations import Migration

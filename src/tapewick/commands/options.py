@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from tapewick.config import SETTINGS, Settings, closest, load, shown
+from tapewick.config import SETTINGS, closest, load, shown
 from tapewick.errors import ConfigError, UnknownTimeframe
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from tapewick.timeframe import Timeframe

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from tapewick.config import Log
+from tapewick.settings import Log
 
 __all__ = ["Progress", "coloured", "configure_logs", "moment", "note", "paint", "plural", "table", "write"]
 

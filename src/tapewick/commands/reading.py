@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeAlias
 
 from tapewick.commands.options import Parser, access, count, flag, option, server, setting
 from tapewick.commands.output import coloured, moment, note, table, write
-from tapewick.config import Settings
 from tapewick.errors import ConfigError
+from tapewick.settings import Settings
 
 __all__ = ["Chunk", "Reader", "as_json", "no_folder", "opened", "print_rows", "reading"]
 

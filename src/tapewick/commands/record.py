@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from tapewick.commands.options import Parser, count, flag, option, setting, settings_of
 from tapewick.commands.output import Progress, configure_logs, note, plural, write
-from tapewick.config import Settings
 from tapewick.errors import ConfigError, SourceError
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

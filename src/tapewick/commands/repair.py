@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from tapewick.commands.options import Parser, flag, moment, option, server, setting, settings_of
 from tapewick.commands.output import Progress, configure_logs, note, plural, write
-from tapewick.config import Settings, closest
+from tapewick.config import closest
 from tapewick.errors import ConfigError, NotFound, SourceError, StoreError
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from tapewick.commands.mending import Mender

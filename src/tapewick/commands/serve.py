@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tapewick import __version__
 from tapewick.commands.options import Parser, option, setting, settings_of
 from tapewick.commands.output import configure_logs
-from tapewick.config import Settings
+from tapewick.settings import Settings
 
 __all__ = ["EXAMPLES", "listening", "options", "run", "start"]
 

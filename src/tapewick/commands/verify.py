@@ -12,8 +12,8 @@ from tapewick.commands.options import Parser, flag, moment, option, settings_of,
 from tapewick.commands.output import coloured, note, paint, plural, table, write
 from tapewick.commands.output import moment as as_text
 from tapewick.commands.reading import Reader, as_json, opened, reading
-from tapewick.config import Settings
 from tapewick.errors import ConfigError, NotFound
+from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
