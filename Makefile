@@ -3,6 +3,8 @@
 #   make run [LIVE=1] [ARGS="--port 0"]   demo (or the live venue) in the foreground
 #   make test                             lint, types, layers, web and Python tests
 #   make check | bench [NAME=decode] | torture   the static half of test | speed | 200 kill -9 cycles
+#   make cluster BUS=redis|nats|kafka STORE=postgres|timescale [ENGINES=2 GATEWAYS=2 COLLECTORS=2]
+#                                         real servers and every role on loopback, in the foreground
 #   make dev | stop | logs | clean        page with hot reload | end a run | set-up logs | forget set-up
 #   make fresh                            run and test on a bare Debian, without and with compiler and Node (root)
 
@@ -26,7 +28,7 @@ WEBAPP := src/tapewick/gateways/webapp/index.html
 WEB_SOURCES := $(shell find web -type f -not -path '*/node_modules/*' -not -path 'web/dist/*' -not -path 'web/e2e/*' 2>/dev/null)
 NATIVE_SOURCES := pyproject.toml $(wildcard CMakeLists.txt) $(shell find src/tapewick/engine/native -type f 2>/dev/null)
 
-.PHONY: run test check bench dev torture fresh stop logs clean setup native web
+.PHONY: run cluster test check bench dev torture fresh stop logs clean setup native web
 .DELETE_ON_ERROR:
 
 # Native engine and page are built at the same time.
@@ -35,6 +37,16 @@ setup: $(VENV)/.ready
 
 run: setup
 	@$(BIN)/python scripts/run.py $(BIN)/tapewick $(if $(LIVE),serve,demo) $(ARGS)
+
+BUS ?= redis
+STORE ?= postgres
+ENGINES ?= 2
+GATEWAYS ?= 2
+COLLECTORS ?= 2
+
+cluster: setup
+	@$(BIN)/python scripts/cluster.py --bus $(BUS) --store $(STORE) --engines $(ENGINES) --gateways $(GATEWAYS) \
+	  --collectors $(COLLECTORS) $(ARGS)
 
 test: setup check
 	@if [ -f web/package.json ]; then PATH="$$($(BIN)/python scripts/node.py):$$PATH" npm --prefix web test --silent; fi

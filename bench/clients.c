@@ -8,8 +8,9 @@
  * "SECONDS" on stdin, a line: frames p50 p99 p999 max (ms) of what the fast ones got meanwhile, their bytes, how many
  * slow ones and how many fast ones are closed by now, CPU seconds.
  *
- * A frame tells its age by its last "close":"V": V without its point, in units of 100 us, is the time since T0
- * (ns of CLOCK_MONOTONIC) at which it was made. Only frames that lie whole in what one read returned are counted.
+ * A frame tells its age by its last "close":"V": V, in units of 100 us (with "fed": of 10 ms, and it has up to two
+ * decimals), is the time since T0 (ns of CLOCK_MONOTONIC) at which it was made. Only frames that lie whole in what one read returned are counted, and
+ * with "fed" only updates: a minute's durable close is told seconds after its last trade, and is no provisional value.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,9 +29,10 @@
 #define BUCKETS 1200000L  /* two minutes of them */
 #define PER_ADDRESS 5000
 
-static const char MARK[] = "\"close\":\"";
+static const char MARK[] = "\"close\":\"", FRAME[] = "{\"type\":\"", UPDATE[] = "{\"type\":\"update\"";
 static unsigned ages[BUCKETS];
 static long frames, bytes, t0;
+static int updates_only;
 
 static long now(void) {
     struct timespec t;
@@ -49,13 +51,26 @@ static void fail(const char *what) {
     exit(1);
 }
 
+/* Where the first `what` of `data` up to `end` is; NULL if there is none. */
+static const char *find(const char *data, const char *end, const char *what) {
+    return memmem(data, end - data, what, strlen(what));
+}
+
 static void age(const char *data, size_t size, long at) {
-    const char *end = data + size;
-    while ((data = memmem(data, end - data, MARK, sizeof MARK - 1))) {
+    const char *end = data + size, *next, *close;
+    for (data = find(data, end, FRAME); data; data = next) {
+        next = find(data + 1, end, FRAME);
+        const char *stop = next ? next : end, *last = NULL;
+        if (updates_only && strncmp(data, UPDATE, sizeof UPDATE - 1)) continue;
+        for (close = data; (close = find(close, stop, MARK)); close = last) last = close += sizeof MARK - 1;
+        if (!last) continue;
         long value = 0;
-        for (data += sizeof MARK - 1; data < end && *data != '"'; data++)
-            if (*data != '.') value = value * 10 + *data - '0';
-        if (data == end) return;
+        int decimals = updates_only ? 2 : 0, behind = 0;  /* zeros at its end are not printed */
+        for (; last < stop && *last != '"'; last++)
+            if (*last == '.') behind = 1;
+            else value = value * 10 + *last - '0', decimals -= behind;
+        if (last == stop) continue;
+        while (decimals-- > 0) value *= 10;
         long old = (at - t0) / UNIT - value;
         ages[old < 0 ? 0 : old >= BUCKETS ? BUCKETS - 1 : old]++;
         frames++;
@@ -144,7 +159,7 @@ int main(int argc, char **argv) {
     int port = atoi(argv[1]), kinds;
     struct clients all = {.epoll = epoll_create1(0), .count = atoi(argv[2]), .slow = atoi(argv[3])};
     t0 = atol(argv[4]);
-    all.fed = argc == 6;
+    all.fed = updates_only = argc == 6;
     all.fds = calloc(all.count, sizeof *all.fds);
     all.seen = calloc(all.count, 1);
     size_t *sizes;

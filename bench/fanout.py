@@ -30,6 +30,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 import uvloop
 
@@ -112,6 +113,8 @@ async def obey(send: Send, clients: int, per_write: int) -> None:
 @asynccontextmanager
 async def listed() -> AsyncIterator[Market]:
     """The market of one instrument."""
+    # What a server prints is read by the benchmark.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     with tempfile.TemporaryDirectory(prefix="tapewick-bench-") as folder:
         clock = RealClock()
         async with (

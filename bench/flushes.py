@@ -6,7 +6,10 @@ client follows the live one-minute candle of one instrument with ``max_rate`` 10
 a trade is the time at which it was due; the clients (`clients.c`) take from each update's close how old the newest
 trade inside is. A sender that is late makes that age larger, never smaller. The server is on core 0, sender and clients
 share core 1. p99 holds this machine's scheduler; the trades sent, the updates received and the clients' own load are
-told beside it.
+told beside it. Durable events (a minute's close) are told seconds after its last trade; they are not counted.
+
+That no queue grows without bound: at the end of each segment, while trades still come, the server's metrics tell the
+bytes that wait in each of its queues, and what it dropped; beside them its memory, and the oldest update (max ms).
 
 The first segment begins when every client has had its first update: joining is not what is measured. Segments of
 50,000, 25,000 and 5,000 trades a second alternate.
@@ -17,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -133,13 +137,33 @@ def known(port: str) -> int:
         return bytes(answer.read()).count(b'"id":')
 
 
-async def segment(crowd: Clients, player: Player, server: int, rate: float, seconds: float) -> dict[str, float]:
+QUEUE = re.compile(r'^tapewick_queue_bytes\{queue="(.*)"\} (.*)$', re.MULTILINE)
+COUNT = re.compile(
+    r"^tapewick_(dropped_batches|live_fills|conflated|commits|commit_seconds_sum)(?:_total)?(?:\{.*\})? (.*)$",
+    re.MULTILINE,
+)
+
+
+def told(port: str) -> dict[str, float]:
+    """Bytes that wait in each queue of the server (kB), and what it counts."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    found = {f"kB in {queue}": float(size) / 1000 for queue, size in QUEUE.findall(text)}
+    for name, value in COUNT.findall(text):
+        found[name] = found.get(name, 0.0) + float(value)
+    return found
+
+
+async def segment(
+    crowd: Clients, player: Player, server: int, port: str, rate: float, seconds: float
+) -> dict[str, float]:
     """What the clients saw of ``rate`` trades per second; ``server``: its process."""
-    used = cpu(server)
+    used, before = cpu(server), await asyncio.to_thread(told, port)
     playing = asyncio.create_task(player.play(rate, WARM + seconds, crowd.t0))
     await asyncio.sleep(WARM)
     crowd.start(seconds)
     frames, p50, p99, p999, most, _, _, gone, load = await asyncio.to_thread(crowd.measured)
+    after = await asyncio.to_thread(told, port)
     sent = await playing
     assert not gone, f"{gone:g} of the clients lost their connection"
     assert frames, "no update came"
@@ -153,6 +177,7 @@ async def segment(crowd: Clients, player: Player, server: int, rate: float, seco
         "server's load": (cpu(server) - used) / (WARM + seconds),
         "server MB": measured.resident_mb(server),
         "trades/s sent": sent,
+        **{name: value if name.startswith("kB") else value - before.get(name, 0.0) for name, value in after.items()},
     }
 
 
@@ -200,7 +225,7 @@ async def run(
             await joining
             for _ in range(rounds):
                 for rate in rates:
-                    found[rate].append(await segment(crowd, player, process.pid, rate, seconds))
+                    found[rate].append(await segment(crowd, player, process.pid, port, rate, seconds))
     streams.close()
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.parts.postgres"]
+pytest_plugins = ["tests.parts.told", "tests.parts.postgres"]
 
 # No deadlines: how long an example takes says more about the machine than about the code.
 settings.register_profile("tapewick", deadline=None, print_blob=True)

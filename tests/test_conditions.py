@@ -65,3 +65,37 @@ async def test_no_stream_flows_while_its_source_is_down() -> None:
     conditions.health(word("connected", "streams open", ts=4))
     assert [(row["instrument"], row["state"]) for row in own.rows] == [(None, "connected"), ("sim:OWN", "connected")]
     assert {row["state"] for row in conditions.rows("sim:OWN")} == {"connected"}
+
+
+def said(collector: str, state: str, detail: str = "", instrument: str = "", ts: int = 1) -> Health:
+    return Health(source="sim", state=state, ts=ts * 10**9, detail=detail, instrument=instrument, collector=collector)  # type: ignore[call-arg, arg-type]
+
+
+async def test_of_redundant_collectors_the_best_off_counts_and_repetitions_are_no_news() -> None:
+    conditions, listener = Conditions(), Listener()
+    conditions.listen(listener)
+    conditions.health(said("a", "connected", "a's"))
+    for _ in range(3):
+        conditions.health(said("b", "disconnected", "no route"))
+        conditions.health(said("a", "connected", "a's"))
+    assert [row["state"] for row in listener.rows] == ["connected"]
+    conditions.health(said("a", "disconnected", "its collector was stopped", ts=2))
+    assert [row["state"] for row in listener.rows] == ["connected", "disconnected"]
+    conditions.health(said("b", "connected", "b's", ts=3))
+    assert conditions.rows("")[0]["state"] == "connected"
+
+
+async def test_a_collector_that_falls_silent_is_taken_for_gone() -> None:
+    conditions, listener = Conditions(), Listener()
+    conditions.listen(listener)
+    conditions.health(word("stale", "said by nobody in particular", "sim:OLD"))
+    for name in ("a", "b"):
+        conditions.health(said(name, "connected"))
+        conditions.health(said(name, "stale", instrument="sim:NEW"))
+    for second in range(100):
+        if second < 50:
+            conditions.health(said("b", "connected"))
+        conditions.check(second)
+    rows = {(row["source"], row["instrument"]): row["state"] for row in conditions.rows("")}
+    assert rows == {("sim", None): "disconnected", ("sim", "sim:OLD"): "stale"}
+    assert [row["state"] for row in listener.rows if row["instrument"] is None] == ["connected", "disconnected"]

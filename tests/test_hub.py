@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,12 @@ async def settled(*readers: Reader) -> None:
     raise AssertionError("jobs do not end")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0)
+
+
 async def follow(hub: Hub, reader: Reader, channel: Channel, **wish: Any) -> None:
     admitted = await hub.admit(Wish(channel, **{"snapshot": 0, **wish}))
     await hub.follow(reader.box, admitted)
@@ -120,6 +126,40 @@ async def test_a_frame_is_encoded_once_for_all_readers_of_a_format(rig: Rig, mon
         hub.drop(one.box)
     await rig.tell(11, 10)
     assert calls == 1, "without readers nothing is encoded"
+
+
+@pytest.mark.parametrize("channel", [TRADES, CANDLES])
+async def test_who_joins_others_at_the_present_asks_nothing_of_the_store(
+    rig: Rig, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(rig.market, Limits(flush_s=0))
+    one, two = Reader(hub.limits), Reader(hub.limits)
+    await rig.tell(1, 5)
+    await follow(hub, one, channel)
+    await rig.tell(6, 5)
+    head = await rig.market.head(BTC)
+    await until(lambda: rig.market.forwarded(BTC).seq >= head.seq)
+
+    async def asked(*_: Any, **__: Any) -> None:
+        raise AssertionError("the store was asked")
+
+    with monkeypatch.context() as patch:
+        for name in ("head", "trades", "candles", "coverage"):
+            patch.setattr(rig.market._store, name, asked)
+        await follow(hub, two, channel)
+    seen = len(one.transport.frames())
+    await rig.tell(11, 5)
+    await rig.tell(161, 600)  # into other minutes
+    await settled(one, two)
+    type = "event" if channel is TRADES else "update"
+    await until(lambda: bool(two.of(type)) and one.of(type)[-1]["data"] == two.of(type)[-1]["data"])
+    assert [f for f in two.transport.frames() if f["type"] == "event"] == [
+        f for f in one.transport.frames()[seen:] if f["type"] == "event"
+    ]
+    if channel is TRADES:
+        assert two.seqs() == list(range(11, 616)), "nothing is missing and nothing comes twice"
+    else:
+        assert two.of("event"), "the minutes that closed"
 
 
 async def test_events_of_one_turn_are_one_write(rig: Rig) -> None:
@@ -195,6 +235,7 @@ async def test_the_first_update_goes_out_at_once_and_the_next_ones_are_conflated
     await follow(hub, reader, CANDLES)
     for first in range(1, 31):
         await rig.bus.publish("trades", batch(first, 1))
+        await until(lambda: bool(reader.of("update")))  # what comes in one turn is one update
     await rig.bus.settled("trades")
     await asyncio.sleep(0.5)
     updates = [f["data"][0]["trades"] for f in reader.of("update")]
@@ -229,10 +270,10 @@ async def test_rows_of_one_commit_never_share_a_position_they_can_be_cut_at(rig:
     await follow(hub, reader, CANDLES, since=Since(None, 0))
     await rig.tell(1101, 50, late=True)
     await asyncio.sleep(0.05)
-    frames = [f for f in reader.transport.frames() if f["type"] in ("event", "update")]
+    frames = [f for f in reader.transport.frames() if f["type"] == "event"]
     for one, after in zip(frames, frames[1:], strict=False):
         last = int(one["pos"].split(":")[1])
-        assert all(row["pos"] > last for row in after["data"] if after["type"] == "event")
+        assert all(row["pos"] > last for row in after["data"])
     assert {f.get("kind") for f in frames} >= {"closed", "revised"}
     hub.drop(reader.box)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import subprocess
 import sys
 import threading
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import tapewick
-from tapewick.client import Rows
+from tapewick.client import Client, Rows
 from tapewick.errors import ConfigError, NotFound, SourceError
-from tapewick.notebook import Connection
+from tapewick.notebook import Connection, Feed, LiveTable
 from tests.gateways.rig import BTC, Rig, running
 
 ROOT = Path(__file__).parent.parent
@@ -165,3 +166,24 @@ async def test_threads_may_close_at_once_while_others_ask(rig: Rig) -> None:
         return wrong
 
     assert await asyncio.to_thread(script) == []
+
+
+def test_methods_have_the_arguments_and_the_words_of_the_client() -> None:
+    returns = {"stream": Feed, "live": LiveTable}
+    for name in (
+        "instruments",
+        "instrument",
+        "candles",
+        "trades",
+        "ticker",
+        "price",
+        "book",
+        "coverage",
+        "save",
+        *returns,
+    ):
+        own, theirs = getattr(Connection, name), getattr(Client, name)
+        told, same = inspect.signature(own), inspect.signature(theirs)
+        assert told.parameters == same.parameters and own.__name__ == name
+        assert told.return_annotation == returns.get(name, same.return_annotation)
+        assert theirs.__doc__ in own.__doc__ and "without ``await``" in own.__doc__

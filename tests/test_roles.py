@@ -16,8 +16,19 @@ from tapewick import metrics
 from tapewick.buses.memory import MemoryBus
 from tapewick.clock import RealClock
 from tapewick.engine.tape import Engine
-from tapewick.errors import StoreError
-from tapewick.model import CandleBatch, Event, Head, Health, Instrument, TapeCommit, TradeBatch, Wanted
+from tapewick.errors import ConfigError, StoreError
+from tapewick.model import (
+    CandleBatch,
+    Event,
+    Head,
+    Health,
+    Instrument,
+    Quote,
+    TapeCommit,
+    TradeBatch,
+    Wanted,
+    partition_of,
+)
 from tapewick.protocols import Delivery, Store
 from tapewick.roles import EngineRole, collect
 from tapewick.stores.duckdb import DuckDBStore
@@ -175,6 +186,25 @@ async def test_a_taken_over_tape_is_given_up(tmp_path: Path) -> None:
         await bus.publish("trades", trades(6, 9))
         await asyncio.wait_for(bus.settled("trades"), 20)
         assert len((await store.trades(BTC.id))[0]) == 5
+        assert "took sim:BTCUSDT over" in (role.trouble or "")
+
+
+async def test_an_instrument_of_a_foreign_partition_is_not_opened(tmp_path: Path) -> None:
+    mine = partition_of(BTC.id, 16)
+    async with MemoryBus() as bus, DuckDBStore(tmp_path) as store:
+        shard = (1 - mine % 2, 2)
+        async with EngineRole(bus, store, Engine(), RealClock(), shard=shard) as role:
+            assert role.owned == frozenset(range(shard[0], 16, 2))
+            await bus.publish("trades", BTC)
+            await bus.publish("trades", trades(1, 5))
+            await asyncio.wait_for(bus.settled("trades"), 20)
+            assert await store.instruments() == [] and role.trades == 0
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2)])
+async def test_a_shard_that_cannot_be_is_refused(tmp_path: Path, shard: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match="0 <= i < n"):
+        EngineRole(MemoryBus(), DuckDBStore(tmp_path), Engine(), RealClock(), shard=shard)
 
 
 class Events:
@@ -207,6 +237,27 @@ async def test_a_pull_source_waits_and_a_push_source_drops_whole_batches() -> No
         got = [(await anext(reader)).message for _ in range(10)]
         await asyncio.wait_for(waiting, 5)
         assert got == batches
+
+
+async def test_a_push_source_goes_on_with_its_books_while_no_trade_fits() -> None:
+    """What it says beside trades waits for room, and goes before any later trade."""
+    batches = [trades(i * 100 + 1, i * 100 + 100) for i in range(10)]
+    down = Health(source="given", state="disconnected", ts=1, detail="cut")
+    quote = Quote(
+        instrument=BTC.id, update_id=1, bid=1, bid_size=1, ask=2, ask_size=1, ts_event=1, ts_recv=1, price_scale=2,
+        size_scale=5,
+    )  # fmt: skip
+    async with MemoryBus(max_bytes=20_000) as bus:
+        reader, books = bus.subscribe(["trades"], group="engine"), bus.subscribe(["books"])
+        collecting = asyncio.create_task(collect(Events([*batches, down, quote, batches[0]], pull=False), bus))
+        async with asyncio.timeout(20):
+            assert (await anext(books)).message == quote
+            assert not collecting.done()
+            kept = [(await anext(reader)).message]
+            while kept[-1] is not down:
+                kept.append((await anext(reader)).message)
+            await collecting
+        assert kept[:-1] == batches[: len(kept) - 1] and 1 < len(kept) < 10
 
 
 async def test_what_a_source_refuses_is_counted_by_reason() -> None:

@@ -26,6 +26,7 @@ from tapewick.model import (
     Quote,
     TradeBatch,
     Wanted,
+    Watch,
 )
 from tapewick.wire import decode, encode, stamp, stamped
 
@@ -160,6 +161,9 @@ MESSAGES: list[Message] = [
     Gap(instrument="sim:X", left_id=-1, right_id=2**62, left_ts=-(2**63), right_ts=5, state="repairing", attempts=3),
     Instrument(id="sim:X", venue="sim", symbol="X", price_scale=0, status="break", granularity="agg"),
     Health(source="binance", state="refused", ts=-1, detail="451"),
+    Health(source="binance", state="connected", ts=5, instrument="binance:X", collector="collect-a-1"),
+    Watch(instrument="binance:X"),
+    Watch(instrument="binance:X", wanted=False),
     *(book(n) for n in (0, 1, 200)),
     book(
         0, state="stale", detail="its collector is silent", bid_price=np.empty(0, np.int64), bid_size=np.empty(0, "i8")

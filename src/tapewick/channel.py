@@ -19,6 +19,7 @@ from tapewick.timeframe import Timeframe, parse
 __all__ = ["Batch", "Channel", "Listener", "Page", "Reader", "Seam", "Since", "parse_position", "rest_of", "span"]
 
 HELD_BYTES = 1 << 20  # live data kept for one reader while its history loads
+FEW = 64  # rows that Python looks through faster than numpy
 
 Batch: TypeAlias = TradeBatch | CandleBatch
 
@@ -111,7 +112,10 @@ def span(batch: Batch) -> tuple[int, int]:
     if isinstance(batch, TradeBatch):
         return (0, -1) if batch.seq is None or not len(batch) else (int(batch.seq[0]), int(batch.seq[-1]))
     pos = batch.rows["pos"]
-    return (int(pos.min()), int(pos.max())) if len(pos) else (0, -1)
+    if len(pos) < FEW:  # as almost always
+        few = pos.tolist()
+        return (min(few), max(few)) if few else (0, -1)
+    return int(pos.min()), int(pos.max())
 
 
 def rest_of(batch: Batch, offset: int) -> Batch | None:

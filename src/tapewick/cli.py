@@ -13,8 +13,10 @@ import sys
 from collections.abc import Sequence
 
 from tapewick import __version__
+from tapewick.audit import recorded
 from tapewick.commands import COMMANDS, module_of, parser_of
 from tapewick.errors import ConfigError, Disconnected, StoreBusy, TapewickError
+from tapewick.secrecy import masked, plain
 
 __all__ = ["main", "overview"]
 
@@ -97,11 +99,14 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
 
 def _run(name: str, words: list[str]) -> int:
     parser = parser_of(name)
+    parser.refuse_unknown(words)
     args, rest = parser.parse_known_args(words)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        code: int = module_of(name).run(args)
+        with recorded(name, vars(args)) as done:
+            code: int = module_of(name).run(args)
+            done.append(code)
     except StoreBusy as error:
         if any("--url" in action.option_strings for action in parser._actions):
             raise
@@ -124,5 +129,5 @@ def _explain(error: TapewickError | OSError) -> int:
     else:
         where = f": {error.filename}" if error.filename else ""
         text, code = f"{error.strerror or error}{where}", 1
-    print(f"tapewick: {' '.join(text.split())}", file=sys.stderr)
+    print(f"tapewick: {masked(plain(' '.join(text.split())))}", file=sys.stderr)
     return code

@@ -11,13 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 
 from tapewick._client_address import address, authorization, trust
+from tapewick._client_channels import followed
 from tapewick._client_fields import Time, fields_of, milliseconds, nanoseconds, whole_ms
-from tapewick._client_follow import Followed
 from tapewick._client_frames import Item, Notice, Rows, Skip, StreamGap
 from tapewick._client_link import Link, dial
 from tapewick._client_live import KEEP, Live
@@ -27,7 +27,7 @@ from tapewick._client_rows import Book, Candle, Price, Quote, Row, Ticker, Trade
 from tapewick._client_stream import Stream
 from tapewick._client_table import Decimals, Library, Table
 from tapewick.channel import Channel
-from tapewick.errors import BadRequest, ConfigError, NotFound
+from tapewick.errors import ConfigError, NotFound
 from tapewick.model import Instrument
 from tapewick.net.address import shown
 
@@ -60,15 +60,6 @@ T = TypeVar("T")
 FileFormat = Literal["jsonl", "csv", "arrow", "parquet"]
 Mode = Literal["all", "conflate", "latest"]
 
-DURABLE = {"snapshot", "times"}
-OPTIONS = {
-    "trade": DURABLE | {"backfill"},
-    "candle": DURABLE | {"mode", "max_rate"},
-    "ticker": {"mode", "max_rate"},
-    "bbo": {"mode", "max_rate"},
-    "book_top": {"mode", "max_rate", "levels"},
-    "book": {"levels"},
-}
 MOST_AT_ONCE = 1000  # rows of a snapshot
 
 
@@ -259,6 +250,7 @@ class Client:
 
     def stream(
         self,
+        /,
         *channels: str,
         snapshot: int | None = None,
         start: Time | None = None,
@@ -272,11 +264,14 @@ class Client:
         ``options``: ``levels`` of books, ``backfill`` ``"all"``/``"skip"`` of trades, ``mode`` and ``max_rate`` of
         values that newer ones replace; each goes to the channels that take it.
         """
-        options = {name: value for name, value in options.items() if value is not None}
-        followed = self._followed(channels, {**options, "snapshot": snapshot, "times": "ns"}, since, start)
-        return Stream(self._dial, self._rest, followed)
+        options |= {"snapshot": snapshot, "times": "ns"}
+        return Stream(self._dial, self._rest, followed(channels, options, since, start))
 
-    async def _live(self, channel: str, rows: int, start: Time | None, options: dict[str, Any]) -> Live:
+    async def live(self, /, channel: str, *, rows: int = 500, start: Time | None = None, **options: Any) -> Live:
+        """``async with await client.live("candle@sim:BTCUSDT@1m") as live``: a table kept up to date, see ``Live``.
+
+        It holds the newest ``rows``, or those from ``start`` on (at most 10 000). ``options`` as in ``stream``.
+        """
         named = Channel.parse(channel)
         own = await self.instrument(named.instrument)
         fields = fields_of(named.kind, own)
@@ -297,13 +292,6 @@ class Client:
             begin = found.rows[0].open_time if named.tf else found.rows[0].ts_event
         stream = self.stream(channel, snapshot=min(rows, MOST_AT_ONCE), start=begin, **options)
         return Live(stream, fields, backlog, KEEP if start is not None else rows)
-
-    async def live(self, channel: str, *, rows: int = 500, start: Time | None = None, **options: Any) -> Live:
-        """``async with await client.live("candle@sim:BTCUSDT@1m") as live``: a table kept up to date, see ``Live``.
-
-        It holds the newest ``rows``, or those from ``start`` on (at most 10 000). ``options`` as in ``stream``.
-        """
-        return await self._live(channel, rows, start, options)
 
     # -- as the command line asks: times are UTC ns of any year, rows as the server wrote them ---
 
@@ -348,8 +336,8 @@ class Client:
         self, channel: str, *, snapshot: int | None = 10, since: str | None = None, levels: int | None = None
     ) -> AsyncGenerator[Update, None]:
         """One channel as in ``stream``, undecoded; times in ms."""
-        followed = self._followed([channel], {"snapshot": snapshot, "levels": levels}, since, None)
-        async with Stream(self._dial, self._rest, followed) as stream:
+        wanted = followed([channel], {"snapshot": snapshot, "levels": levels}, since, None)
+        async with Stream(self._dial, self._rest, wanted) as stream:
             async for item in stream:
                 if isinstance(item, Rows):
                     yield Update(item.kind, item.position, item.raw, item.reason)
@@ -368,44 +356,6 @@ class Client:
 
     def _book(self, instrument: str) -> str:
         return f"/v1/book/{quote(instrument, safe='')}"
-
-    def _followed(
-        self,
-        names: tuple[str, ...] | list[str],
-        options: dict[str, Any],
-        since: str | int | Mapping[str, str] | None,
-        start: Time | None,
-    ) -> list[Followed]:
-        wanted = [Channel.parse(name) for name in dict.fromkeys(names)]
-        if not wanted:
-            raise ConfigError("name at least one channel, for example trade@sim:BTCUSDT")
-        taken = set[str]().union(*(OPTIONS.get(channel.kind, set()) for channel in wanted))
-        for name, value in options.items():
-            if value is not None and name not in taken | DURABLE:
-                raise BadRequest(f"none of these channels has an option {name}; theirs: {sorted(taken)}", field=name)
-        made = []
-        for channel in wanted:
-            own = OPTIONS.get(channel.kind, set())
-            one = Followed(channel.name, {k: v for k, v in options.items() if k in own and v is not None})
-            at = since.get(channel.name) if isinstance(since, Mapping) else since
-            if channel.durable and at is not None:
-                one.position = str(at)
-            elif channel.durable and start is not None:
-                _begin(one, channel, milliseconds(start) or 0)
-            made.append(one)
-        return made
-
-
-def _begin(one: Followed, channel: Channel, start: int) -> None:
-    """Make ``one`` begin with the rows from ``start`` ms on."""
-    if channel.tf is not None and channel.tf.index == 0:
-        one.since = {"ts": start}  # candles of 1s have no stored versions: only the server can join them
-        return
-    asked = {"instrument": channel.instrument, "start": start, "limit": PAGE, "times": "ns"}
-    if channel.tf is None:
-        one.opening = f"/v1/trades?{urlencode(asked)}"
-    else:
-        one.opening = f"/v1/candles?{urlencode({**asked, 'tf': channel.tf.name})}"
 
 
 def _floor(time: Time | None) -> int | None:

@@ -12,7 +12,7 @@ import itertools
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "ManualClock", "RealClock", "RecordedClock"]
+__all__ = ["Clock", "ElapsedClock", "ManualClock", "RealClock", "RecordedClock"]
 
 
 class Clock(Protocol):
@@ -32,6 +32,18 @@ class RealClock:
 
     def now(self) -> int:
         return time.time_ns()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class ElapsedClock:
+    """Time since the machine started, the time it was suspended included: never set, and nothing elsewhere."""
+
+    _COUNTER = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+    def now(self) -> int:
+        return time.clock_gettime_ns(self._COUNTER)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -7,11 +7,12 @@ something may have changed, and only for instruments somebody listens to.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeAlias
 
 import msgspec
 
+from tapewick import metrics
 from tapewick.books import BookView
 from tapewick.model import BookUpdate, Gap, Health, Quote
 
@@ -21,6 +22,9 @@ Condition: TypeAlias = dict[str, object]
 """One row of channel ``health``: ``kind`` stream_health, gap_opened, gap_closed or book_state; times in ms."""
 
 MS = 1_000_000
+SILENT = 35  # checks, one a second, after which a collector that says its last word every 10 s is taken for gone
+BEST = ("connected", "stale", "disconnected", "refused")
+GONE = "no collector has spoken of it for a while"
 Key: TypeAlias = tuple[int, int]  # of a gap: left and right id
 
 
@@ -44,6 +48,8 @@ class Conditions:
 
     def __init__(self) -> None:
         self.streams: dict[tuple[str, str], Health] = {}
+        self._words: dict[tuple[str, str], dict[str, tuple[Health, int]]] = {}  # by collector, and when it spoke
+        self._checks = 0
         self._books: dict[str, tuple[BookView, tuple[str, str, str]]] = {}  # with what was told of it
         self._gaps: dict[str, dict[Key, Gap]] = {}  # open ones of instruments somebody listens to
         self._listeners: set[ConditionListener] = set()
@@ -53,9 +59,34 @@ class Conditions:
     # -- what changes --------------------------------------------------------------------------
 
     def health(self, health: Health) -> None:
-        """A source's word about its connection, or one stream of it."""
+        """A source's word about its connection, or one stream of it. Of several collectors the best off counts:
+        the others are not missed."""
+        key = health.source, health.instrument
+        words = self._words.setdefault(key, {})
+        words[health.collector] = health, self._checks
+        self._settle(_best(words))
+
+    def check(self, now: int) -> None:
+        """Once a second: what was said by collectors that have fallen silent no longer counts. ``now`` in ns."""
+        self._checks += 1
+        for key, words in list(self._words.items()):
+            silent = [name for name, (_, at) in words.items() if name and at + SILENT < self._checks]
+            for name in silent:
+                del words[name]
+            if silent and words:
+                self._settle(_best(words))
+            elif silent and key[1]:  # one stream of a source that is told of as a whole
+                del self._words[key], self.streams[key]
+            elif silent and (last := self.streams[key]).state != "disconnected":
+                self._settle(msgspec.structs.replace(last, state="disconnected", ts=now, detail=GONE))
+
+    def _settle(self, health: Health) -> None:
+        """What now holds of a source or stream, told if it is news."""
         key = health.source, health.instrument
         before, self.streams[key] = self.streams.get(key), health
+        if not health.instrument:
+            for state in BEST:
+                metrics.source_state.labels(health.source, state).set(int(state == health.state))
         if before is None or (before.state, before.detail) != (health.state, health.detail):
             self._tell(self._row(health), health)
             for other in self.streams.values() if not health.instrument else ():
@@ -142,6 +173,11 @@ class Conditions:
             own = listener.instrument
             if not own or (concerns(about, own) if isinstance(about, Health) else about == own):
                 listener.changed(row)
+
+
+def _best(words: Mapping[str, tuple[Health, int]]) -> Health:
+    """The word of the collector that is best off, of equal ones the newest."""
+    return min((word for word, _ in words.values()), key=lambda word: (BEST.index(word.state), -word.ts))
 
 
 def _stream(health: Health) -> Condition:

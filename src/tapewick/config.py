@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from tapewick.errors import ConfigError
+from tapewick.secrecy import learn
 from tapewick.settings import SECRET, Settings
 
 if TYPE_CHECKING:
@@ -117,9 +118,19 @@ def load(
         for key, raw in layer.items():
             values[key] = _convert(_BY_KEY[key], raw, origin)
             origins[key] = origin
+    _learn(values)
     settings = _assemble(values)
     _check(settings, origins)
     return Loaded(settings, origins)
+
+
+def _learn(values: Mapping[str, object]) -> None:
+    """Have every secret that was set kept out of logs and messages."""
+    for setting in SETTINGS:
+        value = values[setting.key]
+        if setting.secret and value != setting.default:
+            for text in value if isinstance(value, tuple) else (value,):
+                learn(str(text))
 
 
 def _assemble(values: Mapping[str, Any]) -> Settings:
@@ -132,12 +143,14 @@ def _assemble(values: Mapping[str, Any]) -> Settings:
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     """Rules that types cannot say. Raises ``ConfigError``."""
-    for section, host in (("server", settings.server.host), ("grpc", settings.grpc.host)):
-        if host not in LOOPBACK and not settings.server.tokens and not settings.server.require_keys:
+    own = settings.server
+    guarded = own.tokens or own.require_keys or own.allow_unauthenticated
+    for section, host in (("server", own.host), ("grpc", settings.grpc.host), ("admin", settings.admin.host)):
+        if host not in LOOPBACK and not guarded:
             raise ConfigError(
                 f"{section}.host {host!r} ({origins[f'{section}.host']}) is not a loopback address and clients need no "
                 "token: set server.tokens or server.require_keys, or keep 127.0.0.1 and put an authenticating proxy in "
-                "front"
+                "front (server.allow_unauthenticated = true opens it to everybody)"
             )
     name = settings.bus.name
     if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 64):
@@ -148,6 +161,10 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         "server.port": (0, 65535),
         "grpc.port": (0, 65535),
         "server.push_per_address": (1, 10**9),
+        "server.push_per_key": (1, 10**9),
+        "server.connections_per_address": (1, 10**9),
+        "server.requests_per_min": (0, 10**9),
+        "admin.port": (0, 65535),
         "ingest.max_items": (1, 100_000),
         "ingest.max_bytes": (1024, 64 << 20),
         "ingest.trades_per_s": (1, 10**9),
@@ -157,6 +174,7 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         "engine.final_grace_s": (0, 86_400),
         "engine.commit_interval_ms": (1, 60_000),
         "engine.partitions": (1, 1024),
+        "engine.lease_s": (1, 600),
         "books.store_interval_s": (0, 86_400),
         "books.store_levels": (1, 5000),
         "store.pool_min": (1, 1000),

@@ -16,12 +16,14 @@
     ├── StoreError             a store failed                                      exit 1
     │   ├── StoreBusy          another process owns the data folder                exit 1
     │   ├── StoreDamaged       the database file cannot be read                    exit 4
-    │   └── Fenced             another engine took the partition over
+    │   ├── Fenced             another engine took the partition over
+    │   └── LeaseLost          a lease ran out while it was in use
     └── ApiError               a request that cannot be served; carries a status
         ├── BadRequest         400, names the field and the remedy
         ├── Unauthorized       401, tells how to show a token
         ├── Forbidden          403, names the scope that is lacking
         ├── NotFound           404, names what is missing
+        ├── Conflict           409, the same request is under way; tells when to try again
         ├── TooLarge           413, names the limit
         ├── Unprocessable      422, contradicts an earlier request
         ├── TooManyRequests    429, tells when to try again
@@ -42,9 +44,11 @@ __all__ = [
     "BusError",
     "BusRefused",
     "ConfigError",
+    "Conflict",
     "Disconnected",
     "Fenced",
     "Forbidden",
+    "LeaseLost",
     "MissingExtra",
     "ModelError",
     "NotFound",
@@ -168,8 +172,13 @@ class Fenced(StoreError):
     """
 
     def __init__(self, instruments: frozenset[str]) -> None:
-        super().__init__(f"another engine owns {', '.join(sorted(instruments))}")
+        names = ", ".join(sorted(instruments))
+        super().__init__(f"another engine owns {names}: stop one of the two, or have both share by leases")
         self.instruments = instruments
+
+
+class LeaseLost(StoreError):
+    """A lease ran out while what it was for was going on; another process may do it now."""
 
 
 class ApiError(TapewickError):
@@ -206,6 +215,16 @@ class NotFound(ApiError):
 
     status = 404
     exit_code = 2
+
+
+class Conflict(ApiError):
+    """409: ``retry_after`` is seconds after which the request that is under way has ended."""
+
+    status = 409
+
+    def __init__(self, message: str, *, retry_after: int, field: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self.retry_after = retry_after
 
 
 class TooManyRequests(ApiError):

@@ -2,7 +2,7 @@
 
 A ``Fanout`` listens to one channel of the market while anybody has subscribed to it. Durable
 events go out once per turn of the loop, joined; of provisional candles the first goes out at
-once, then the newest every ``flush_s``. A new reader loads history first and is then moved, with
+once, then the newest every ``flush_s`` (``Rhythm``). A new reader loads history first and is then moved, with
 nothing missing and nothing twice, to those that all get the same bytes.
 """
 
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tapewick import metrics
-from tapewick.channel import Batch, Channel, Seam, span
+from tapewick.channel import Batch, Channel, Page, Seam, span
 from tapewick.crowd import Crowd
 from tapewick.frames import Frames, Text
 from tapewick.market import Market
 from tapewick.model import CandleBatch, Head, State, TradeBatch, position
 from tapewick.outbox import Frame, Limits, Outbox
 from tapewick.readers import Admitted, Request
+from tapewick.rhythm import Rhythm
 
 __all__ = ["Fanout"]
 
@@ -74,7 +75,7 @@ class Fanout:
         self._events: list[Text] = []
         self._flush_soon: asyncio.Handle | None = None
         self._latest: dict[int, CandleBatch] = {}  # by open time; two at most
-        self._due = 0.0
+        self._rhythm = Rhythm(limits.flush_s)
         self._timer: asyncio.TimerHandle | None = None
 
     # -- readers come and go -----------------------------------------------------------------
@@ -134,7 +135,7 @@ class Fanout:
             await outbox.drained()
             if self.name not in outbox.channels:
                 return None
-            page = await self._market.snapshot(self.channel, request.snapshot, start)
+            page = await self._frames.history(request.snapshot, start)
             first = page.offset if first is None else first
             if isinstance(page.batch, CandleBatch):
                 page = page._replace(offset=0 if page.more else first)
@@ -155,13 +156,20 @@ class Fanout:
         if replay.seam is not None and self._joining.get(outbox) is not replay.seam:
             return  # it left meanwhile, or began anew
         seam = replay.seam = self._joining[outbox] = Seam(stale=replay.stale)
+        if replay.offset == self._ahead:  # nothing lies between: the store need not be asked
+            self._end_run(outbox, replay.skipped)
+            self._promote(outbox)
+            return
         try:
             page = await self._market.page(self.channel, replay.offset)
+            floor = await self._market.floor(self.channel)  # asked last: what the page lacks was let go of before
         except BaseException:
             self._joining.pop(outbox, None)
             raise
         if self._joining.get(outbox) is not seam:
             return
+        if replay.offset < floor.offset and not self._continues(page, replay.offset):
+            outbox.control(self._expired(replay.offset, floor.offset))
         self._send(outbox, page.batch, replay.skipped, replay=True)
         replay.offset = page.offset
         if page.more or seam.broken:
@@ -175,6 +183,15 @@ class Fanout:
         if self._ahead >= replay.offset:
             self._promote(outbox)
 
+    def _continues(self, page: Page, offset: int) -> bool:
+        """Whether ``page`` surely lacks nothing behind ``offset``: its trades join on to it."""
+        return isinstance(page.batch, TradeBatch) and span(page.batch)[0] == offset + 1
+
+    def _expired(self, first: int, last: int) -> dict[str, object]:
+        """That records behind offset ``first``, up to ``last``, have been let go of while they were replayed."""
+        ends = {"from": self.text_position(first), "to": self.text_position(last)}
+        return {"type": "gap", "ch": self.name, **ends, "reason": "history_expired"}
+
     def _promote(self, outbox: Outbox) -> None:
         """The reader has seen all that was handled: from now on it gets what all get."""
         self._flush()
@@ -186,7 +203,7 @@ class Fanout:
         if seam.stale and self.channel.tf is not None:
             candle = self._market.open_candle(self.channel.instrument, self.channel.tf)
             if candle is not None:
-                outbox.raw(outbox.frame(self._frames.update(candle, candle.rows, self._ahead)))
+                outbox.raw(outbox.frame(self._frames.update(candle, candle.rows)))
 
     def leave(self, outbox: Outbox) -> None:
         """Send this reader nothing more."""
@@ -206,7 +223,7 @@ class Fanout:
         before, self._last = self._last, max(self._last, span(batch)[1])
         if self._groups:
             self._events += self._frames.events(batch, before)
-            if self._flush_soon is None:
+            if self._events and self._flush_soon is None:
                 self._flush_soon = self._loop.call_soon(self._flush)
             self._drop_settled(batch)
         for outbox, seam in list(self._joining.items()):
@@ -234,10 +251,10 @@ class Fanout:
         while len(self._latest) > 2:  # a bucket's last value is news too; older ones are not
             del self._latest[min(self._latest)]
         now = self._loop.time()
-        if now >= self._due:
+        if now >= self._rhythm.due:
             self._flush_latest()
         elif self._timer is None:
-            self._timer = self._loop.call_at(self._due, self._flush_latest)
+            self._timer = self._loop.call_at(self._rhythm.last, self._flush_latest)
 
     def restarted(self) -> None:
         self._events.clear()
@@ -267,9 +284,9 @@ class Fanout:
     def _drop_settled(self, batch: Batch) -> None:
         """A waiting open candle that has been closed since is no news."""
         if isinstance(batch, CandleBatch) and self._latest:
-            settled = batch.rows["open_time"][batch.rows["state"] != State.OPEN]
-            for open_time in settled.tolist():
-                self._latest.pop(open_time, None)
+            for state, open_time in zip(batch.rows["state"].tolist(), batch.rows["open_time"].tolist(), strict=True):
+                if state != State.OPEN:
+                    self._latest.pop(open_time, None)
 
     def _flush(self) -> None:
         if self._flush_soon is not None:
@@ -340,6 +357,7 @@ class Fanout:
         outbox.record(self, outbox.frame(text.data, text.position), text.position)
 
     def _flush_latest(self) -> None:
+        waited = self._timer is not None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -347,10 +365,10 @@ class Fanout:
         if not latest:
             return
         self._flush()
-        self._due = self._loop.time() + self._limits.flush_s
+        self._rhythm.sent(self._loop.time(), waited=waited)
         batches = [latest[open_time] for open_time in sorted(latest)]
         rows = batches[0].rows if len(batches) == 1 else np.concatenate([batch.rows for batch in batches])
-        text = self._frames.update(batches[-1], rows, self._ahead)
+        text = self._frames.update(batches[-1], rows)
         metrics.frames.inc()
         if self._every:
             for key in list(self._groups):

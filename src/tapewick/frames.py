@@ -39,24 +39,34 @@ class Frames:
     ns = False
 
     def __init__(self, market: Market, channel: Channel) -> None:
-        self._market, self._key = market, msgspec.json.encode(channel.name)
+        self._market, self._channel, self._key = market, channel, msgspec.json.encode(channel.name)
         self.epoch = ""
 
     def data(
-        self, type: str, offset: int, batch: Batch, *, first: int = 0, late: bool = False, kind: str = "", why: str = ""
+        self,
+        type: str,
+        offset: int | None,
+        batch: Batch,
+        *,
+        first: int = 0,
+        late: bool = False,
+        kind: str = "",
+        why: str = "",
     ) -> bytes:
-        """One frame with rows. ``first``: offset of its first record, where it is told; ``why``: the reason."""
-        extra = f',"from":"{position(self.epoch, first)}"' if first else ""
+        """One frame with rows. ``offset``: of its last record, None for a frame that has no position; ``first``: of
+        its first record, where it is told; ``why``: the reason."""
+        extra = "" if offset is None else f',"pos":"{position(self.epoch, offset)}"'
+        extra += f',"from":"{position(self.epoch, first)}"' if first else ""
         extra += ',"late":true' if late else ""
         extra += f',"kind":"{kind}"' if kind else ""
         extra += f',"reason":"{why}"' if why else ""
-        pos, ts = position(self.epoch, offset), self._market.now() // 1_000_000
-        head = b'{"type":"%s","ch":%s,"pos":"%s"%s,"ts":%d,"data":'
-        return (
-            head % (type.encode(), self._key, pos.encode(), extra.encode(), ts)
-            + self._market.encode(batch, ns=self.ns)
-            + b"}"
-        )
+        head = b'{"type":"%s","ch":%s%s,"ts":%d,"data":'
+        ts = self._market.now() // 1_000_000
+        return head % (type.encode(), self._key, extra.encode(), ts) + self._market.encode(batch, ns=self.ns) + b"}"
+
+    async def history(self, count: int, start: int | None = None) -> Page:
+        """What a snapshot of ``count`` records shows, as ``Market.snapshot``."""
+        return await self._market.snapshot(self._channel, count, start)
 
     def position(self, offset: int) -> bytes:
         return position(self.epoch, offset).encode()
@@ -64,12 +74,12 @@ class Frames:
     def snapshot(self, page: Page) -> bytes:
         return self.data("snapshot", page.offset, page.batch)
 
-    def update(self, batch: CandleBatch, rows: Candles, offset: int) -> bytes:
-        """Open candles; ``offset`` is where the channel stands durably, which this does not advance."""
+    def update(self, batch: CandleBatch, rows: Candles) -> bytes:
+        """Open candles: provisional, so that the frame has no position; each row tells that of its stored version."""
         part = CandleBatch(
             instrument=batch.instrument, rows=rows, price_scale=batch.price_scale, size_scale=batch.size_scale
         )
-        return self.data("update", offset, part)
+        return self.data("update", None, part)
 
     def events(self, batch: Batch, before: int, *, replay: bool = False) -> Iterator[Text]:
         """The event frames of a durable batch; ``before``: the offset that precedes it."""
@@ -87,6 +97,8 @@ class Frames:
         Rows of one commit share a ``pos``. A frame that is not the last of its commit prints the
         position before it: a reader cut off in between must get the whole commit again.
         """
+        if not replay and not any(batch.rows["state"].tolist()):  # all open: so are almost all that commits bring
+            return
         rows = batch.rows[np.argsort(batch.rows["pos"], kind="stable")]
         changes = _changes(rows)
         if not replay:  # an open row is news on the provisional lane only
@@ -110,7 +122,7 @@ class Frames:
                 offset = next((p for p in reversed(pos[:end]) if p < offset), before)
             change, reason = Change(int(changes[start])), Reason(int(reasons[start]))
             if change == Change.OPEN:
-                yield Text(self.data("update", offset, part))
+                yield Text(self.data("update", None, part))
             else:
                 why = "" if reason == Reason.PROOF else reason.name.lower()
                 text = self.data("event", offset, part, kind=KINDS[change], why=why)

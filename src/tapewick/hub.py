@@ -27,12 +27,13 @@ TICKER_PACE = 1.0  # seconds between two states of a ticker, at least
 
 
 class Hub:
-    """All channels somebody follows."""
+    """All channels somebody follows. ``name`` tells its clients from those of others in the metrics."""
 
-    def __init__(self, market: Market, limits: Limits) -> None:
+    def __init__(self, market: Market, limits: Limits, name: str = "") -> None:
         self._market, self.limits = market, limits
         self._fanouts: dict[tuple[Channel, object], Fanout | Readers] = {}  # by channel and ``Request.variant``
         self.outboxes: set[Outbox] = set()
+        metrics.watch_queue(f"clients {name}".strip(), self, lambda hub: sum(outbox.queued for outbox in hub.outboxes))
 
     @property
     def channels(self) -> list[str]:
@@ -51,13 +52,16 @@ class Hub:
             if channel.instrument:
                 await self._market.instrument(channel.instrument)
             return Admitted(request, "", False)
-        head = await self._market.head(channel.instrument)
+        asked = self._market.standing if since is None else self._market.head  # a position may be ahead of live data
+        head = await asked(channel.instrument)
         offset = head.seq if channel.tf is None else head.pos
         here = position(head.epoch, offset)
         # Without a snapshot live data begin right behind the position the reply prints.
         fresh = None if request.snapshot else offset
         if since is None:
-            return Admitted(request, here, request.start is not None, fresh)
+            return Admitted(
+                request, here, request.start is not None and await self._kept(channel, request.start), fresh
+            )
         reason = await self._refusal(channel, since, head, offset)
         metrics.resumes.labels(str(reason is None).lower()).inc()
         if reason is None:
@@ -65,6 +69,11 @@ class Hub:
         missed = position(since.epoch or head.epoch, since.offset)
         gap: dict[str, object] = {"type": "gap", "ch": channel.name, "from": missed, "to": here, "reason": reason}
         return Admitted(request._replace(since=None), here, False, fresh, gap=gap)
+
+    async def _kept(self, channel: Channel, start: int) -> bool:
+        """Whether all there ever was from ``start`` (ns) on is still there."""
+        floor = await self._market.floor(channel)
+        return not floor.offset or start >= floor.time
 
     async def _refusal(self, channel: Channel, since: Since, head: Head, offset: int) -> str | None:
         """Why a resume cannot be exact; None if it can."""
@@ -78,6 +87,8 @@ class Hub:
             next_one, _ = await self._market.trades(channel.instrument, since=since.offset, limit=1)
             if span(next_one)[0] != since.offset + 1:  # none left counts as expired too
                 return "history_expired"
+        if channel.tf is not None and since.offset < (await self._market.floor(channel)).offset:
+            return "history_expired"
         return None
 
     async def follow(self, outbox: Outbox, admitted: Admitted) -> None:

@@ -17,11 +17,14 @@ from tapewick.errors import Unavailable
 from tapewick.model import I64, Instrument, TradeBatch
 from tapewick.protocols import Bus, Store
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "NoRoom"]
 
 FIRST_LOOK, LAST_LOOK = 0.01, 0.1  # seconds between two looks at the store
 RETRY_AFTER = 2
-MOST_ADRIFT = 1_000_000
+
+
+class NoRoom(Unavailable):
+    """The bus is full: nothing was sent."""
 
 
 class Intake:
@@ -31,9 +34,6 @@ class Intake:
         self._bus, self._store, self._patience = bus, store, patience
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._known: dict[str, Instrument] = {}
-        # Ids that are on the bus and not known to be stored: they must not be sent twice, where ids are unique the
-        # engine would count them twice.
-        self._adrift: defaultdict[str, set[int]] = defaultdict(set)
 
     async def instruments(self, ids: set[str]) -> dict[str, Instrument]:
         """Those of ``ids`` that have a tape."""
@@ -64,38 +64,32 @@ class Intake:
             await asyncio.sleep(delay)
             delay = min(delay * 1.5, LAST_LOOK)
 
-    async def store(self, batch: TradeBatch) -> npt.NDArray[np.bool_]:
+    async def store(self, batch: TradeBatch, *, sent: bool = False) -> npt.NDArray[np.bool_]:
         """Which trades of ``batch`` are new; when this returns, all of them are committed.
 
+        ``sent``: they are on the bus already, and only waited for.
         Ids must differ from each other. Raises ``Unavailable`` when the bus is full, or the store does not hold
-        them in time: they may still arrive, and sending them again is safe.
+        them in time: they may still arrive, and sending them again is safe. Raises ``StoreError`` while the store
+        does not answer.
         """
         end = time.monotonic() + self._patience
         lock = self._locks[batch.instrument]
         try:
-            await asyncio.wait_for(lock.acquire(), self._patience)
+            async with asyncio.timeout(self._patience):  # ``wait_for`` can swallow a cancellation before Python 3.12
+                await lock.acquire()
         except TimeoutError:
             raise _late() from None
         try:
             new = ~await self._held(batch)
             if new.any():
-                await self._add(batch.select(np.flatnonzero(new)), end)
+                await self._add(batch.select(np.flatnonzero(new)), end, sent=sent)
             return new
         finally:
             lock.release()
 
-    async def _add(self, batch: TradeBatch, end: float) -> None:
-        adrift = self._adrift[batch.instrument]
-        fresh = [row for row, id in enumerate(batch.trade_id.tolist()) if id not in adrift]
-        if fresh:
-            sent = batch.select(np.array(fresh, np.int64))
-            if sum(map(len, self._adrift.values())) > MOST_ADRIFT or not self._bus.offer("trades", sent):
-                raise _full()
-            adrift.update(sent.trade_id.tolist())
-        await self._committed(batch, end)
-        adrift.difference_update(batch.trade_id.tolist())
-
-    async def _committed(self, batch: TradeBatch, end: float) -> None:
+    async def _add(self, batch: TradeBatch, end: float, *, sent: bool) -> None:
+        if not sent and not self._bus.offer("trades", batch):
+            raise _full()
         delay = FIRST_LOOK
         while True:
             await asyncio.sleep(delay)
@@ -109,9 +103,7 @@ class Intake:
         """Which trades of ``batch`` the store has."""
         if self._known[batch.instrument].id_kind == "contiguous":
             return _covered(batch.trade_id, (await self._store.coverage(batch.instrument)).ranges)
-        start, end = int(batch.ts_event.min()), int(batch.ts_event.max()) + 1
-        stored, _ = await self._store.trades(batch.instrument, start=start, end=end)
-        return np.isin(batch.trade_id, stored.trade_id)
+        return await self._store.holds(batch.instrument, batch.names)
 
 
 def _covered(ids: I64, ranges: I64) -> npt.NDArray[np.bool_]:
@@ -123,8 +115,8 @@ def _covered(ids: I64, ranges: I64) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def _full() -> Unavailable:
-    return Unavailable("the server has no room for more trades now; send them again later", retry_after=RETRY_AFTER)
+def _full() -> NoRoom:
+    return NoRoom("the server has no room for more trades now; send them again later", retry_after=RETRY_AFTER)
 
 
 def _late() -> Unavailable:

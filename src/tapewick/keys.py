@@ -1,7 +1,8 @@
-"""API keys, kept hashed in the data folder: who may do what, for which instruments, until when.
+"""API keys, kept hashed: who may do what, for which instruments, until when.
 
-A key is shown once, when it is made. The file holds its public prefix and a SHA-256 of the whole; a key has 256
-random bits, so its hash tells nothing. A running server sees every change of the file at the next request.
+A key is shown once, when it is made. What is kept is its public prefix and a SHA-256 of the whole; a key has 256
+random bits, so its hash tells nothing. Of the embedded store they lie in a file of the data folder, of which a running
+server sees every change at the next request; where gateways share a store, in a table of it (``stores``).
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tapewick.errors import ConfigError
 
 if TYPE_CHECKING:
     from tapewick.clock import Clock
 
-__all__ = ["SCOPES", "Grant", "Key", "KeyFile"]
+__all__ = ["PREFIX", "SCOPES", "Grant", "Key", "KeyFile", "Keys", "digest_of", "made"]
 
 SCOPES = ("read", "ingest", "admin")
 NAME = "keys.json"
 MARK = "tw_"
+PREFIX = len(MARK) + 8
+"""Characters of a key that are public: its id."""
 
 
 class Grant(NamedTuple):
@@ -59,6 +62,56 @@ class Key(NamedTuple):
         """Whether it lets its bearer in now."""
         return not self.revoked and (not self.expires or now < self.expires)
 
+    @property
+    def grant(self) -> Grant:
+        """What its bearer may do."""
+        return Grant(self.id, frozenset(self.scopes), self.instruments)
+
+
+class Keys(Protocol):
+    """What a server asks of its keys, wherever they are kept."""
+
+    async def start(self) -> None:
+        """Be able to answer; raises ``TapewickError`` where that fails."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    def grant(self, token: str) -> Grant | None:
+        """What the bearer of ``token`` may do now; None for a stranger, an expired or a revoked key. Never waits."""
+        ...
+
+
+def digest_of(token: str) -> str:
+    """What is kept of a key."""
+    return sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def made(
+    scopes: Collection[str], now: int, *, instruments: str = "*", days: float = 0, note: str = ""
+) -> tuple[Key, str]:
+    """A new key, and the secret text to give to its bearer.
+
+    ``now``: seconds since 1970; ``days`` 0: it does not expire. Raises ``ConfigError`` for a scope there is not.
+    """
+    if unknown := [scope for scope in scopes if scope not in SCOPES]:
+        raise ConfigError(f"unknown scope {unknown[0]!r}: choose from {', '.join(SCOPES)}")
+    if not scopes:
+        raise ConfigError(f"a key needs a scope: choose from {', '.join(SCOPES)}")
+    id = MARK + secrets.token_hex(4)
+    token = f"{id}_{secrets.token_urlsafe(32)}"
+    key = Key(
+        id=id,
+        digest=digest_of(token),
+        scopes=tuple(scope for scope in SCOPES if scope in scopes),
+        instruments=instruments,
+        note=note,
+        created=now,
+        expires=now + max(1, int(days * 86_400)) if days else 0,
+        revoked=0,
+    )
+    return key, token
+
 
 class KeyFile:
     """The keys of one data folder; without ``clock`` the operating system's time counts, as help must not wait for
@@ -68,6 +121,12 @@ class KeyFile:
         self._path, self._clock = Path(folder) / NAME, clock
         self._seen: tuple[int, int, int] | None = None
         self._keys: tuple[Key, ...] = ()
+
+    async def start(self) -> None:
+        """Nothing: the file is read when it is asked."""
+
+    async def stop(self) -> None:
+        """Nothing."""
 
     @property
     def now(self) -> int:
@@ -87,11 +146,10 @@ class KeyFile:
 
     def grant(self, token: str) -> Grant | None:
         """What the bearer of ``token`` may do now; None for a stranger, an expired or a revoked key."""
-        digest = sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-        now = self.now
+        digest, now = digest_of(token), self.now
         # All are compared, each in constant time: how long it takes tells nothing.
         found = [key for key in self.keys() if hmac.compare_digest(digest, key.digest) and key.usable(now)]
-        return Grant(found[0].id, frozenset(found[0].scopes), found[0].instruments) if found else None
+        return found[0].grant if found else None
 
     def create(
         self, scopes: Collection[str], *, instruments: str = "*", days: float = 0, note: str = ""
@@ -100,23 +158,7 @@ class KeyFile:
 
         ``days`` 0: it does not expire. Raises ``ConfigError`` for a scope there is not.
         """
-        if unknown := [scope for scope in scopes if scope not in SCOPES]:
-            raise ConfigError(f"unknown scope {unknown[0]!r}: choose from {', '.join(SCOPES)}")
-        if not scopes:
-            raise ConfigError(f"a key needs a scope: choose from {', '.join(SCOPES)}")
-        id = MARK + secrets.token_hex(4)
-        token = f"{id}_{secrets.token_urlsafe(32)}"
-        now = self.now
-        key = Key(
-            id=id,
-            digest=sha256(token.encode()).hexdigest(),
-            scopes=tuple(scope for scope in SCOPES if scope in scopes),
-            instruments=instruments,
-            note=note,
-            created=now,
-            expires=now + max(1, int(days * 86_400)) if days else 0,
-            revoked=0,
-        )
+        key, token = made(scopes, self.now, instruments=instruments, days=days, note=note)
         with self._locked():
             self._write((*self.keys(), key))
         return key, token

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
@@ -38,6 +38,7 @@ __all__ = ["Feed", "Live"]
 log = structlog.get_logger()
 
 PAGE = 1000  # trades read at once while filling
+LAGGING = 0.1  # seconds between two looks at a replica that does not have yet what was announced
 BURST = 64  # messages taken off the bus before others get the loop
 
 
@@ -165,7 +166,7 @@ class Live:
         if isinstance(message, Instrument):
             self.know(message)
         elif isinstance(message, Health):
-            self._on_health(message)
+            self.conditions.health(message)
         elif (feed := self.feeds.get(message.instrument)) is None:
             return
         elif isinstance(message, CandleBatch):
@@ -179,13 +180,6 @@ class Live:
             self._on_head(feed, message)
         elif isinstance(message, Wanted):
             self.conditions.hint(message.instrument)
-
-    def _on_health(self, health: Health) -> None:
-        self.conditions.health(health)
-        if health.instrument:  # of one stream: the source's own state is another matter
-            return
-        for state in ("connected", "disconnected", "stale", "refused"):
-            metrics.source_state.labels(health.source, state).set(int(state == health.state))
 
     def _on_trades(self, feed: Feed, batch: TradeBatch) -> None:
         feed.saw(int(batch.ts_event.max()))
@@ -201,9 +195,12 @@ class Live:
                 listener.durable(rest)
 
     def _on_candles(self, feed: Feed, batch: CandleBatch) -> None:
-        settled = batch.rows[batch.rows["state"] != State.OPEN]
-        for index, open_time in settled[["tf", "open_time"]].tolist():
-            feed.closed[index] = max(open_time, feed.closed.get(index, NO_TIME))
+        states = batch.rows["state"].tolist()
+        if any(states):
+            frames, times = (batch.rows[name].tolist() for name in ("tf", "open_time"))
+            for state, index, open_time in zip(states, frames, times, strict=True):
+                if state != State.OPEN:
+                    feed.closed[index] = max(open_time, feed.closed.get(index, NO_TIME))
         first, last = span(batch)
         self._enter(feed, batch.epoch, feed.seq, first - 1)
         feed.heard(0, last)
@@ -216,10 +213,22 @@ class Live:
 
     def _forward(self, feed: Feed, batch: CandleBatch) -> None:
         """Each watched frame's rows to its listeners."""
-        for key in [key for key in feed.listeners if key > 0]:
-            rows = batch.rows[batch.rows["tf"] == key]
-            if len(rows):
-                part = replace(batch, rows=rows)
+        watched = [key for key in feed.listeners if key > 0]
+        frames = batch.rows["tf"].tolist() if watched else []
+        for key in watched:
+            count = frames.count(key)
+            if count:
+                at = frames.index(key)  # a view where one will do: numpy copies rows field by field
+                rows = batch.rows[at : at + 1] if count == 1 else batch.rows[batch.rows["tf"] == key]
+                part = CandleBatch(
+                    instrument=batch.instrument,
+                    rows=rows,
+                    price_scale=batch.price_scale,
+                    size_scale=batch.size_scale,
+                    provisional=batch.provisional,
+                    epoch=batch.epoch,
+                    pos=batch.pos,
+                )
                 for listener in feed.listening(key):
                     listener.durable(part)
 
@@ -279,6 +288,7 @@ class Live:
         delay = 0.1
         while True:
             done: bool | None = None
+            before = feed.seq, feed.pos
             try:
                 done = await self._refill_once(feed)
             except StoreError as error:
@@ -293,6 +303,8 @@ class Live:
             if done or not feed.listeners:
                 feed.filling = None
                 return
+            if (feed.seq, feed.pos) == before:
+                await asyncio.sleep(LAGGING)
 
     async def _refill_once(self, feed: Feed) -> bool:
         """One page of trades and what changed in each watched frame; whether that was all."""

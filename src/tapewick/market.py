@@ -22,6 +22,7 @@ from tapewick.live import Feed
 from tapewick.model import (
     CandleBatch,
     Candles,
+    Floor,
     Head,
     TapeState,
     TradeBatch,
@@ -31,6 +32,7 @@ from tapewick.model import (
 )
 from tapewick.present import Present
 from tapewick.timeframe import BY_INDEX, SECOND, Timeframe, bucket, bucket_end
+from tapewick.watches import Watches
 
 __all__ = ["CandleAnswer", "Fill", "Market", "Price", "Window"]
 
@@ -95,6 +97,18 @@ class Market(Present):
         await self._feed(id)
         return await self._store.head(id)
 
+    async def standing(self, id: str) -> Head:
+        """Where live data of ``id`` begin for who comes now: how far they were forwarded to those who listen already,
+        without asking the store; without any, its head."""
+        feed = await self._feed(id)
+        live = feed.listeners and feed.epoch and feed.filling is None
+        return feed.head if live else await self._store.head(id)
+
+    async def floor(self, channel: Channel) -> Floor:
+        """What the store has let go of a channel's records."""
+        await self._feed(channel.instrument)
+        return await self._store.floor(channel.instrument, 0 if channel.tf is None else channel.tf.index)
+
     async def coverage(self, id: str) -> TapeState:
         """Id ranges the tape holds completely, gaps and head."""
         await self._feed(id)
@@ -108,6 +122,10 @@ class Market(Present):
     def intake(self, patience: float = 10.0) -> Intake:
         """The way in for trades of other programs; ``patience``: seconds they may take to be committed."""
         return Intake(self._bus, self._store, patience)
+
+    def watches(self) -> Watches:
+        """What is collected at run time."""
+        return Watches(self._bus, self._store, self.health)
 
     # -- history -------------------------------------------------------------------------------
 

@@ -6,6 +6,10 @@ this list against the reference page.
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 __all__ = [
@@ -29,18 +33,28 @@ __all__ = [
     "dropped_batches",
     "duplicates",
     "fills",
+    "fenced",
     "frames",
     "gaps_open",
     "http_requests",
     "ingest_trades",
+    "leases_held",
+    "leases_lost",
+    "partitions_owned",
+    "limited",
     "quarantined",
+    "queue_bytes",
     "record_dropped_frames",
     "record_frames",
     "render",
+    "replica_lag",
     "resnapshots",
     "resumes",
     "slow_closes",
     "source_state",
+    "spool_bytes",
+    "spool_drained",
+    "store_rewound",
     "subscriptions",
     "trades",
     "venue_circuit",
@@ -49,8 +63,11 @@ __all__ = [
     "verify_compared",
     "verify_equality",
     "verify_mismatches",
+    "watch_queue",
     "wire_bytes",
 ]
+
+Q = TypeVar("Q")
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 REGISTRY = CollectorRegistry()
@@ -64,6 +81,14 @@ commit_seconds = Histogram(
     "Time a durable commit took.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
     registry=REGISTRY,
+)
+replica_lag = Gauge(
+    "tapewick_store_replica_lag_seconds",
+    "How far the server reads go to is behind the one that is written; NaN while it does not answer.",
+    registry=REGISTRY,
+)
+store_rewound = Counter(
+    "tapewick_store_rewound", "Tapes that the database had lost acknowledged commits of.", registry=REGISTRY
 )
 gaps_open = Gauge("tapewick_gaps_open", "Holes in the tape not yet closed.", ["instrument", "state"], registry=REGISTRY)
 dropped_batches = Counter(
@@ -107,6 +132,9 @@ record_dropped_frames = Counter(
     registry=REGISTRY,
 )
 http_requests = Counter("tapewick_http_requests", "HTTP answers, by status.", ["status"], registry=REGISTRY)
+limited = Counter(
+    "tapewick_limited", "Requests and connections refused or cut by a limit, by which.", ["limit"], registry=REGISTRY
+)
 clients = Gauge("tapewick_ws_clients", "Push connections open.", registry=REGISTRY)
 subscriptions = Gauge("tapewick_subscriptions", "Channels subscribed to, over all clients.", registry=REGISTRY)
 frames = Counter("tapewick_frames", "Data frames encoded, once for all subscribers.", registry=REGISTRY)
@@ -121,6 +149,16 @@ fills = Counter("tapewick_live_fills", "Jumps of the live stream filled from the
 ingest_trades = Counter(
     "tapewick_ingest_trades", "Trades handed in at /v1/ingest/trades, by verdict.", ["verdict"], registry=REGISTRY
 )
+partitions_owned = Gauge(
+    "tapewick_partitions_owned", "Partitions of instruments whose tapes this engine writes.", registry=REGISTRY
+)
+fenced = Counter("tapewick_fenced", "Tapes given up: another engine had taken them over.", registry=REGISTRY)
+leases_held = Gauge("tapewick_leases_held", "Names this process holds: its partitions and tasks.", registry=REGISTRY)
+leases_lost = Counter(
+    "tapewick_leases_lost", "Leases that ended before they were given back: the store was late.", registry=REGISTRY
+)
+spool_bytes = Gauge("tapewick_spool_bytes", "Bytes of trades that wait on disk for the store.", registry=REGISTRY)
+spool_drained = Counter("tapewick_spool_drained", "Trades brought from disk to the store.", registry=REGISTRY)
 bus_sent = Counter("tapewick_bus_sent", "Messages the bus confirmed.", ["topic"], registry=REGISTRY)
 bus_sent_bytes = Counter("tapewick_bus_sent_bytes", "Bytes the bus confirmed.", ["topic"], registry=REGISTRY)
 bus_received = Counter("tapewick_bus_received", "Messages read off the bus.", ["topic"], registry=REGISTRY)
@@ -141,6 +179,20 @@ bus_full = Counter(
 bus_refused = Counter("tapewick_bus_refused", "Messages the bus turned down.", ["topic"], registry=REGISTRY)
 bus_failures = Counter("tapewick_bus_failures", "Failed calls to the message server.", ["bus"], registry=REGISTRY)
 bus_emptied = Counter("tapewick_bus_emptied", "Times the bus lost all it kept.", ["bus"], registry=REGISTRY)
+queue_bytes = Gauge(
+    "tapewick_queue_bytes", "Bytes that wait in a queue of this process; each is bounded.", ["queue"], registry=REGISTRY
+)
+
+
+def watch_queue(name: str, queue: Q, size: Callable[[Q], int]) -> None:
+    """Tell by ``name`` how many bytes wait in ``queue`` (which can be weakly referred to) while that lives."""
+    found = weakref.ref(queue)
+
+    def waiting() -> float:
+        there = found()
+        return 0.0 if there is None else float(size(there))
+
+    queue_bytes.labels(name).set_function(waiting)
 
 
 def render() -> bytes:

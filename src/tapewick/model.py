@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -24,10 +24,12 @@ __all__ = [
     "CandleBatch",
     "Change",
     "Event",
+    "Floor",
     "Gap",
     "Head",
     "Health",
     "Instrument",
+    "Lease",
     "Message",
     "NO_END",
     "NO_TIME",
@@ -40,6 +42,7 @@ __all__ = [
     "TapeState",
     "TradeBatch",
     "Wanted",
+    "Watch",
     "empty_candles",
     "partition_of",
     "position",
@@ -131,7 +134,8 @@ class TradeBatch:
     source vouches for (None: the records' own). ``clock`` is the source's time in ns, which
     closes candles of quiet instruments (0: the source has none). ``seq`` is set once the
     engine has numbered the trades; ``epoch`` then names the tape they belong to. ``late`` is said of all;
-    a batch read from a store may hold both kinds: ``late_rows`` then marks the late ones.
+    a batch read from a store may hold both kinds: ``late_rows`` then marks the late ones. ``key``, shape (n, 2): the
+    two words of a 128-bit hash that names each trade where ids are ``unique`` (None: ``trade_id`` is its name).
     """
 
     instrument: str
@@ -152,6 +156,7 @@ class TradeBatch:
     seq: I64 | None = None
     epoch: str = ""
     late_rows: npt.NDArray[np.bool_] | None = None
+    key: I64 | None = None
 
     def __len__(self) -> int:
         return len(self.trade_id)
@@ -159,7 +164,7 @@ class TradeBatch:
     @property
     def nbytes(self) -> int:
         """Memory the columns hold, for byte-bounded queues."""
-        return 256 + 61 * len(self.trade_id)
+        return 256 + (61 if self.key is None else 77) * len(self.trade_id)
 
     def select(self, rows: I64) -> TradeBatch:
         """The same batch with only ``rows`` (indices), in their order."""
@@ -175,7 +180,15 @@ class TradeBatch:
             side=self.side[rows],
             seq=None if self.seq is None else self.seq[rows],
             late_rows=None if self.late_rows is None else self.late_rows[rows],
+            key=None if self.key is None else self.key[rows],
         )
+
+    @property
+    def names(self) -> I64:
+        """What tells these trades apart where ids are ``unique``: shape (n, 2)."""
+        if self.key is not None:
+            return self.key
+        return np.column_stack((self.trade_id, np.zeros(len(self.trade_id), np.int64)))
 
     @classmethod
     def empty(cls, instrument: str, *, clock: int = 0, source: str = "") -> TradeBatch:
@@ -268,6 +281,14 @@ class CandleBatch:
         return 256 + self.rows.nbytes
 
 
+class Floor(NamedTuple):
+    """What a store has let go of by age: the rows of one kind that began before ``time`` (ns), of which the newest
+    change was ``offset`` (``pos`` of candles, ``seq`` of trades). Nothing, as long as ``offset`` is 0."""
+
+    time: int = NO_TIME
+    offset: int = 0
+
+
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """How far an instrument's tape has been committed: last ``seq``, last ``pos``, watermark (ns).
 
@@ -333,14 +354,30 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
         return 256
 
 
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody wants an instrument to be collected from now on, or no longer; the store holds all that are."""
+
+    instrument: str
+    wanted: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        return 128
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What a source says of its connection: ``connected``, ``disconnected``, ``stale`` or ``refused``."""
+    """What a source says of its connection: ``connected``, ``disconnected``, ``stale`` or ``refused``.
+
+    ``collector`` names the process whose source it is, where several may collect the same; it says its last word
+    again every few seconds.
+    """
 
     source: str
     state: Literal["connected", "disconnected", "stale", "refused"]
     ts: int
     detail: str = ""
     instrument: str = ""
+    collector: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -407,7 +444,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
 Event: TypeAlias = Instrument | TradeBatch | Health | BookUpdate | Quote
 """What a source yields: an instrument before its first trade, batches, books, changes of health."""
 
-Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Gap | Health | BookUpdate | Quote
+Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Gap | Health | BookUpdate | Quote | Watch
 """What travels on the bus."""
 
 
@@ -419,6 +456,13 @@ def position(epoch: str, offset: int) -> str:
 def partition_of(instrument: str, partitions: int) -> int:
     """Which of ``partitions`` an instrument belongs to: the CRC-32 of its id modulo their number, on every bus."""
     return crc32(instrument.encode()) % partitions
+
+
+class Lease(NamedTuple):
+    """Who holds a name, and for how many seconds more by the store's own clock."""
+
+    holder: str
+    left: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -464,3 +508,5 @@ class TapeCommit:
     ranges_gone: I64
     gaps: tuple[Gap, ...] = ()
     """Gaps that were opened or changed state."""
+    names: I64 = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    """``TradeBatch.names`` of the trades, where ids are ``unique``: kept for good, so that none is taken twice."""

@@ -11,34 +11,30 @@ import atexit
 import os
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as Late
+from functools import update_wrapper
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from tapewick.client import (
-    Book,
-    Candle,
     Client,
     Decimals,
     Item,
     Library,
     Live,
-    Price,
     Stream,
     StreamGap,
     Table,
-    Ticker,
-    Time,
-    Trade,
 )
 from tapewick.errors import ConfigError
-from tapewick.model import Instrument
 
 __all__ = ["Connection", "Feed", "LiveTable", "connect"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Loop:
@@ -96,131 +92,6 @@ class Loop:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-
-
-class Connection:
-    """A server, as ``Client`` knows it: the same methods with the same arguments, answers instead of awaitables.
-
-    May be used from several threads. ``close()`` also ends its feeds and live tables.
-    """
-
-    def __init__(self, client: Callable[[], Client]) -> None:
-        self._loop = Loop()
-        self._open: list[Feed | LiveTable] = []
-        try:
-            self._client = self._loop.run(_call(client))
-        except BaseException:
-            self._loop.close()
-            raise
-        atexit.register(self.close)
-
-    def __repr__(self) -> str:
-        return f"<connection to {self._client.url}{', closed' if self._loop.closed else ''}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End all that is open; may be called again."""
-        atexit.unregister(self.close)
-        if self._loop.closed:
-            return
-        for one in self._open:
-            one.closed = True  # who waits for it meets its end, not an error
-        self._loop.close(self._end)
-
-    async def _end(self) -> None:
-        for one in self._open:
-            await one.aclose()
-        await self._client.__aexit__(None, None, None)
-
-    def instruments(self) -> list[Instrument]:
-        """All instruments with a tape, by id."""
-        return self._loop.run(self._client.instruments())
-
-    def candles(
-        self,
-        instrument: str,
-        tf: str,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        limit: int = 500,
-        fill: Literal["none", "prev", "null"] = "none",
-    ) -> Table[Candle]:
-        """Candles with ``start`` ≤ open_time < ``end``, ascending; without ``start`` the newest ``limit`` (0: all)."""
-        return self._loop.run(self._client.candles(instrument, tf, start=start, end=end, limit=limit, fill=fill))
-
-    def trades(
-        self,
-        instrument: str,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        since: str | int | None = None,
-        limit: int = 500,
-    ) -> Table[Trade]:
-        """Trades after position ``since``, or with ``start`` ≤ ts_event < ``end``, or the newest ``limit`` (0: all)."""
-        return self._loop.run(self._client.trades(instrument, start=start, end=end, since=since, limit=limit))
-
-    def ticker(self, instrument: str) -> Ticker:
-        """Last price, 24 hours, session."""
-        return self._loop.run(self._client.ticker(instrument))
-
-    def price(self, instrument: str, at: Time | None = None) -> Price:
-        """The last trade at or before ``at`` (now), and whether that is proven."""
-        return self._loop.run(self._client.price(instrument, at))
-
-    def book(self, instrument: str, *, levels: int = 100, at: Time | None = None) -> Book:
-        """The order book; with ``at`` the one stored at or before that time."""
-        return self._loop.run(self._client.book(instrument, levels=levels, at=at))
-
-    def coverage(self, instrument: str) -> dict[str, Any]:
-        """What the tape holds and what it lacks."""
-        return self._loop.run(self._client.coverage(instrument))
-
-    def save(
-        self,
-        instrument: str,
-        path: str | Path,
-        tf: str | None = None,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-    ) -> str:
-        """Trades, or candles of ``tf``, into a jsonl, csv, arrow or parquet file; the position it stands for."""
-        return self._loop.run(self._client.save(instrument, path, tf, start=start, end=end))
-
-    def stream(
-        self,
-        *channels: str,
-        snapshot: int | None = None,
-        start: Time | None = None,
-        since: str | int | Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> Feed:
-        """``for item in connection.stream("trade@sim:BTCUSDT")``: see ``Client.stream``."""
-        made = self._loop.run(
-            _call(lambda: self._client.stream(*channels, snapshot=snapshot, start=start, since=since, **options))
-        )
-        return self._kept(Feed(self._loop, made))
-
-    def live(self, channel: str, *, rows: int = 500, start: Time | None = None, **options: Any) -> LiveTable:
-        """A table kept up to date in the background, once it has its first rows: see ``Client.live``."""
-
-        async def opened() -> Live:
-            live = await self._client.live(channel, rows=rows, start=start, **options)
-            return await live.__aenter__()
-
-        return self._kept(LiveTable(self._loop, self._loop.run(opened())))
-
-    def _kept(self, one: T) -> T:
-        self._open = [each for each in self._open if not each.closed]
-        self._open.append(one)  # type: ignore[arg-type]
-        return one
 
 
 class Feed:
@@ -331,6 +202,107 @@ class LiveTable:
     async def aclose(self) -> None:
         """``close``, on the loop's own thread."""
         await self._live.aclose()
+
+
+def _worded(made: Callable[..., Any], method: Callable[..., Any], returns: type | None = None) -> Any:
+    """``made`` with the name, the arguments and the words of the client's ``method``, and what it ``returns``."""
+    update_wrapper(made, method)
+    told = signature(method)
+    made.__signature__ = told.replace(return_annotation=returns) if returns else told  # type: ignore[attr-defined]
+    made.__doc__ = f"As of ``Client``, without ``await``. {method.__doc__}"
+    return made
+
+
+def _waited(
+    method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Connection, P], T]:
+    """The same method of a ``Connection``, which waits for the answer."""
+
+    def waiting(self: Connection, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._loop.run(method(self._client, *args, **kwargs))
+
+    return _worded(waiting, method)  # type: ignore[no-any-return]
+
+
+def _fed(method: Callable[Concatenate[Client, P], Stream]) -> Callable[Concatenate[Connection, P], Feed]:
+    """The same method of a ``Connection``, whose stream is read without ``await``."""
+
+    def feeding(self: Connection, *args: P.args, **kwargs: P.kwargs) -> Feed:
+        made = self._loop.run(_call(lambda: method(self._client, *args, **kwargs)))
+        return self._kept(Feed(self._loop, made))
+
+    return _worded(feeding, method, Feed)  # type: ignore[no-any-return]
+
+
+def _kept_live(
+    method: Callable[Concatenate[Client, P], Coroutine[Any, Any, Live]],
+) -> Callable[Concatenate[Connection, P], LiveTable]:
+    """The same method of a ``Connection``: its table keeps itself up to date, once it has its first rows."""
+
+    def keeping(self: Connection, *args: P.args, **kwargs: P.kwargs) -> LiveTable:
+        async def opened() -> Live:
+            return await (await method(self._client, *args, **kwargs)).__aenter__()
+
+        return self._kept(LiveTable(self._loop, self._loop.run(opened())))
+
+    return _worded(keeping, method, LiveTable)  # type: ignore[no-any-return]
+
+
+class Connection:
+    """A server, as ``Client`` knows it: the same methods with the same arguments, answers instead of awaitables.
+
+    May be used from several threads. ``close()`` also ends its feeds and live tables.
+    """
+
+    def __init__(self, client: Callable[[], Client]) -> None:
+        self._loop = Loop()
+        self._open: list[Feed | LiveTable] = []
+        try:
+            self._client = self._loop.run(_call(client))
+        except BaseException:
+            self._loop.close()
+            raise
+        atexit.register(self.close)
+
+    def __repr__(self) -> str:
+        return f"<connection to {self._client.url}{', closed' if self._loop.closed else ''}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all that is open; may be called again."""
+        atexit.unregister(self.close)
+        if self._loop.closed:
+            return
+        for one in self._open:
+            one.closed = True  # who waits for it meets its end, not an error
+        self._loop.close(self._end)
+
+    async def _end(self) -> None:
+        for one in self._open:
+            await one.aclose()
+        await self._client.__aexit__(None, None, None)
+
+    instruments = _waited(Client.instruments)
+    instrument = _waited(Client.instrument)
+    candles = _waited(Client.candles)
+    trades = _waited(Client.trades)
+    ticker = _waited(Client.ticker)
+    price = _waited(Client.price)
+    book = _waited(Client.book)
+    coverage = _waited(Client.coverage)
+    save = _waited(Client.save)
+    stream = _fed(Client.stream)
+    live = _kept_live(Client.live)
+
+    def _kept(self, one: T) -> T:
+        self._open = [each for each in self._open if not each.closed]
+        self._open.append(one)  # type: ignore[arg-type]
+        return one
 
 
 def connect(

@@ -29,6 +29,7 @@ PARTS = (
     Part("postgres", "postgres", "/usr/lib/postgresql/15/bin/postgres", "postgresql-15", "PostgreSQL tests"),
     Part("redis", "redis-server", "/usr/bin/redis-server", "redis-server", "Redis tests"),
     Part("nats", "nats-server", "/usr/sbin/nats-server", "nats-server", "NATS tests"),
+    Part("nginx", "nginx", "/usr/sbin/nginx", "nginx", "tests behind nginx"),
     Part("java", "java", "/usr/bin/java", "openjdk-17-jre-headless", "Kafka tests"),
     Part("maven", "mvn", "/usr/bin/mvn", "maven", "Kafka tests"),
 )

@@ -1,46 +1,40 @@
-"""The whole system, wired: the only file that sees every part.
+"""The processes: all roles in one, one role alone, or just enough to bring a file into the store.
 
-``serve`` runs collect, engine and gateway in one process around one bus and one store;
-``feed`` runs collect and engine until a file source ends.
+``serve`` runs collect, engine and gateway around one bus and one store, ``run`` one of them; both are made of
+``stages``. ``feed`` runs collect and engine until a file source ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import secrets
 import signal
+import socket
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-import structlog
-
-from tapewick import registry
-from tapewick.book_keeper import keep_books
-from tapewick.clock import Clock, RealClock
-from tapewick.engine.tape import Engine
-from tapewick.errors import ConfigError, StoreError
-from tapewick.model import Health
+from tapewick import registry, stages
+from tapewick.clock import RealClock
 from tapewick.protocols import Bus, Source, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole, collect
 from tapewick.settings import Settings
-from tapewick.timeframe import DAY, HOUR, SECOND
+from tapewick.stages import Base, Shard, Stage, engine_of
 
-if TYPE_CHECKING:
-    from tapewick.record import Recorder
-    from tapewick.sources._binance_repair import BinanceRepairer
-    from tapewick.sources.venue_klines import VenueKlines
+__all__ = ["Progress", "Report", "Role", "Standing", "feed", "repairing", "run", "serve"]
 
-__all__ = ["Progress", "Report", "feed", "repairing", "serve"]
-
-log = structlog.get_logger()
+Role: TypeAlias = Literal["collect", "engine", "gateway"]
 
 SWITCH = 0.0005  # seconds the store's thread may keep the interpreter from the loop; Python's 5 ms are felt by clients
+YOUNG = (5_000, 20, 20)  # thousands of clients are many objects: looking through them all takes 0.1 s, so do it rarely
 SHUTDOWN = 8.0  # seconds for draining; the promise outside is 10
 
 
@@ -67,13 +61,12 @@ class Report:
     seconds: float = 0.0
 
 
-def _engine(settings: Settings) -> Engine:
-    own = settings.engine
-    return Engine(
-        lateness=own.lateness_ms * 1_000_000,
-        grace=own.final_grace_s * SECOND,
-        attempts=settings.repair.max_attempts,
-    )
+class Standing(NamedTuple):
+    """As whom a role's process stands, and where clients, of other roles operators, find it: "" where nobody does."""
+
+    holder: str
+    url: str
+    grpc: str
 
 
 async def feed(settings: Settings, source: Source, *, progress: Callable[[Progress], None] | None = None) -> Report:
@@ -82,12 +75,13 @@ async def feed(settings: Settings, source: Source, *, progress: Callable[[Progre
     Raises what the source raises once everything before it has been committed.
     """
     started = time.monotonic()
-    engine = _engine(settings)
+    engine = engine_of(settings)
     interval = settings.engine.commit_interval_ms / 1000
     async with AsyncExitStack() as stack:
         store: Store = await stack.enter_async_context(registry.store(settings))
         bus: Bus = await stack.enter_async_context(registry.bus(settings))
-        role = EngineRole(bus, store, engine, RealClock(), interval=interval, provisional=False)
+        # One shard: where another engine takes the tapes over this ends, instead of reporting what is not stored.
+        role = EngineRole(bus, store, engine, RealClock(), interval=interval, provisional=False, shard=(0, 1))
         await stack.enter_async_context(role)
 
         def now() -> Progress:
@@ -131,15 +125,16 @@ async def _drained(source: Source, bus: Bus) -> None:
 
 async def _unless_failed(work: Coroutine[None, None, None], role: EngineRole) -> None:
     """Run ``work`` to its end, or raise what ended the engine first."""
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(role.failed())
-    await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        watch.cancel()
-        await task
-    else:
-        task.cancel()
-        await watch
+    tasks = [asyncio.create_task(work), asyncio.create_task(role.failed())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if task in done:
+            return await task
 
 
 async def serve(
@@ -151,56 +146,87 @@ async def serve(
     from the simulated venue, else ``source_ids`` (``venue:SYMBOL``) or the configured symbols. Raises
     ``ConfigError`` for a port in use or another simulated market on the tape, ``StoreBusy`` for a data folder in use.
     """
+    async with _base(settings, "serve") as (base, stop, stack):
+        enter = stack.enter_async_context
+        first_run = not any(instrument.simulated for instrument in await base.store.instruments())
+        # Collecting before the engine: its repair lane hears what that wants at its start.
+        collecting = await enter(stages.collecting(base, ids=source_ids, demo=demo, history=first_run))
+        engine = await enter(stages.engine(base, rest_url=collecting.rest_url))
+        gateway = await enter(stages.gateway(base, [engine.trouble]))
+        await _work([collecting, engine, gateway], stop, stack, partial(on_ready, gateway.url, gateway.grpc))
+    return stop.result()
+
+
+async def run(
+    settings: Settings,
+    role: Role,
+    *,
+    on_ready: Callable[[Standing], None],
+    source_ids: Sequence[str] = (),
+    shard: Shard | None = None,
+) -> int:
+    """Run one role until a signal; the exit code as that of ``serve``.
+
+    ``on_ready`` is told where and as whom it stands. ``source_ids``: what a collector collects, none: what the
+    settings name. ``shard``: the part of the instruments or partitions that is this process's.
+    """
+    async with _base(settings, role, shard) as (base, stop, stack):
+        enter = stack.enter_async_context
+        if role == "collect":
+            stage = await enter(stages.collecting(base, ids=source_ids))
+        elif role == "engine":
+            stage = await enter(stages.engine(base))
+        else:
+            stage = await enter(stages.gateway(base))
+        status = ""
+        if role != "gateway" and settings.admin.enabled:
+            status = (await enter(registry.status_gateway(settings, stage.trouble, base.clock))).url
+        ready = partial(on_ready, Standing(base.holder, stage.url or status, stage.grpc))
+        await _work([stage], stop, stack, ready)
+    return stop.result()
+
+
+@asynccontextmanager
+async def _base(
+    settings: Settings, role: str, shard: Shard | None = None
+) -> AsyncIterator[tuple[Base, asyncio.Future[int], AsyncExitStack]]:
+    """Store and bus, what a signal resolves, and a stack that is unwound before they close."""
     stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, _resolve, stop, 128 + number)
-    clock = RealClock()
     sys.setswitchinterval(SWITCH)
+    gc.set_threshold(*YOUNG)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(registry.store(settings))
         bus = await stack.enter_async_context(registry.bus(settings))
-        first_run = not any(instrument.simulated for instrument in await store.instruments())
-        recorder = registry.recorder(settings)
-        if recorder is not None:
-            await stack.enter_async_context(recorder)
-        sources, repairers, klines = await stack.enter_async_context(
-            _sources(settings, store, source_ids, demo=demo, history=first_run, recorder=recorder)
-        )
-        for repairer in repairers:
-            await stack.enter_async_context(repairer)
-        lane = RepairLane(repairers, bus)  # before the engine: it hears what that wants at its start
-        role = EngineRole(bus, store, _engine(settings), clock, interval=settings.engine.commit_interval_ms / 1000)
-        await stack.enter_async_context(role)
-        market = await stack.enter_async_context(registry.market(bus, store, clock))
-        gateway = await stack.enter_async_context(
-            registry.gateway(settings, market, lambda: role.trouble or bus.trouble)
-        )
-        grpc_address = ""
-        if settings.grpc.enabled:
-            grpc_gateway = registry.grpc_gateway(settings, market, lambda: role.trouble or bus.trouble)
-            grpc_address = (await stack.enter_async_context(grpc_gateway)).address
-        tasks = [asyncio.create_task(_report_health(bus), name="health"), asyncio.create_task(role.failed())]
-        tasks += [asyncio.create_task(lane.run(), name="repair")]
-        if settings.books.store_interval_s:
-            own = settings.books
-            keeping = keep_books(bus, store, clock, interval=own.store_interval_s, levels=own.store_levels)
-            tasks.append(asyncio.create_task(keeping, name="books"))
-        if any(settings.retention):
-            tasks.append(asyncio.create_task(_expire(settings, store, clock), name="retention"))
-        if settings.verify.interval_s:
-            for venue in klines.values():
-                await stack.enter_async_context(venue)
-            verifier = registry.verifier(settings, market, klines, clock, want=partial(bus.offer, "repairs"))
-            tasks.append(asyncio.create_task(verifier.run(), name="verify"))
-        tasks += [asyncio.create_task(collect(source, bus), name=source.name) for source in sources]
+        base = Base(settings=settings, store=store, bus=bus, clock=RealClock(), holder=_holder(role), shard=shard)
+        if settings.bus.kind != "memory" and settings.store.kind != "duckdb" and role != "gateway":
+            # Others may stand on the same bus and store, and do the same.
+            base.leases = await stack.enter_async_context(registry.leases(settings, store, base.holder))
+        yield base, stop, stack
+
+
+def _holder(role: str) -> str:
+    """A name no other process has."""
+    return f"{role}-{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+async def _work(
+    all_stages: Sequence[Stage], stop: asyncio.Future[int], stack: AsyncExitStack, ready: Callable[[], None]
+) -> None:
+    """Run what the stages do until a signal; raises what ends any of it.
+
+    Until here a signal cancels what is being opened, which may hang; from here on it lets the stages drain.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _resolve, stop, 128 + number)
+    tasks = [asyncio.create_task(work(), name=name) for stage in all_stages for name, work in stage.works]
+    if tasks:
         stack.push_async_callback(_cancelled, tasks)
-        on_ready(gateway.url, grpc_address)
-        watched: set[asyncio.Future[Any]] = {stop, *tasks}
-        while not stop.done():  # a source that has ended leaves the others, and what is stored, to be served
-            done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-    return stop.result()
+    ready()
+    watched: set[asyncio.Future[Any]] = {stop, *tasks}
+    while not stop.done():  # work that has ended leaves the rest, and what is stored, to be served
+        done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
 
 
 @asynccontextmanager
@@ -216,7 +242,9 @@ async def repairing(
     async with AsyncExitStack() as stack:
         repairers = [await stack.enter_async_context(one) for one in found if one is not None]
         lane = RepairLane(repairers, bus, cap=5.0)
-        role = EngineRole(bus, store, _engine(settings), RealClock(), interval=interval, provisional=False)
+        role = EngineRole(
+            bus, store, engine_of(settings), RealClock(), interval=interval, provisional=False, shard=(0, 1)
+        )
         await stack.enter_async_context(role)
         tasks = [asyncio.create_task(lane.run(), name="repair"), asyncio.create_task(role.failed())]
         stack.push_async_callback(_cancelled, tasks)
@@ -232,65 +260,3 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks, timeout=SHUTDOWN)
-
-
-@asynccontextmanager
-async def _sources(
-    settings: Settings, store: Store, ids: Sequence[str], *, demo: bool, history: bool, recorder: Recorder | None
-) -> AsyncIterator[tuple[list[Source], list[BinanceRepairer], dict[str, VenueKlines]]]:
-    """The sources to collect from, what repairs their tapes, and whose klines to compare candles with.
-
-    For the demo with the simulated venue behind them, and its past if asked. Raises ``ConfigError`` where ``store``
-    holds another simulated market.
-    """
-    if demo:
-        async with registry.venue(settings) as venue:
-            await registry.continue_market(settings, store, venue)
-            source = registry.simulated_source(settings, venue, history=history, recorder=recorder)
-            repairers = _repairers(settings, [source.name], rest_url=venue.rest_url)
-            yield [source], repairers, registry.klines(settings, [source.name], rest_url=venue.rest_url)
-        return
-    symbols: dict[str, list[str]] = defaultdict(list)
-    for id in ids or [f"binance:{symbol}" for symbol in settings.binance.symbols]:
-        name, colon, symbol = id.partition(":")
-        if not colon or not symbol:
-            raise ConfigError(f"{id!r} is no instrument: write venue:SYMBOL, for example binance:BTCUSDT")
-        symbols[name].append(symbol)
-    sources = [registry.source(settings, venue, wanted, recorder=recorder) for venue, wanted in symbols.items()]
-    yield sources, _repairers(settings, list(symbols)), registry.klines(settings, list(symbols))
-
-
-def _repairers(settings: Settings, venues: Sequence[str], *, rest_url: str = "") -> list[BinanceRepairer]:
-    """One for each of ``venues`` that can be asked for trades by id."""
-    if not settings.repair.enabled:
-        return []
-    found = (registry.repairer(settings, venue, rest_url=rest_url) for venue in venues)
-    return [repairer for repairer in found if repairer is not None]
-
-
-async def _expire(settings: Settings, store: Any, clock: Clock) -> None:
-    """Let the store forget what is too old, each hour. A store that cannot just now is asked again."""
-    own = settings.retention
-    while True:
-        try:
-            done = await store.expire(
-                trades=own.trades_days * DAY, minutes=own.minutes_days * DAY, books=own.books_days * DAY
-            )
-            log.info("retention", **done)
-        except StoreError as error:
-            log.warning("retention failed; it is tried again in an hour", cause=str(error))
-        await clock.sleep(HOUR // SECOND)
-
-
-async def _report_health(bus: Bus) -> None:
-    """One log line per change of a source's state."""
-    known: dict[tuple[str, str], tuple[str, str]] = {}
-    async for delivery in bus.subscribe(["health"]):
-        health = delivery.message
-        if isinstance(health, Health) and known.get((health.source, health.instrument)) != (
-            health.state,
-            health.detail,
-        ):
-            known[health.source, health.instrument] = (health.state, health.detail)
-            report = log.info if health.state == "connected" else log.warning
-            report(health.state, source=health.source, detail=health.detail)

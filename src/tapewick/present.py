@@ -191,6 +191,7 @@ class Present:
         while True:
             await self._clock.sleep(1)
             self._books.check()
+            self._live.conditions.check(self._clock.now())
 
     # -- conditions ----------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from tapewick import wire
 from tapewick.channel import Batch, Channel, Page
+from tapewick.closed_candles import closed_candles, without_open
 from tapewick.frames import Frames, Text
-from tapewick.market import Market
-from tapewick.model import CandleBatch, State, position
+from tapewick.market import Market, Window
+from tapewick.model import CandleBatch, position
 
 __all__ = ["ClosedFrames", "ProtoFrames", "control", "in_ns"]
 
@@ -27,10 +28,18 @@ class ProtoFrames(Frames):
 
     def __init__(self, market: Market, channel: Channel) -> None:
         super().__init__(market, channel)
-        self._market, self._name = market, channel.name
+        self._name = channel.name
 
     def data(
-        self, type: str, offset: int, batch: Batch, *, first: int = 0, late: bool = False, kind: str = "", why: str = ""
+        self,
+        type: str,
+        offset: int | None,
+        batch: Batch,
+        *,
+        first: int = 0,
+        late: bool = False,
+        kind: str = "",
+        why: str = "",
     ) -> bytes:
         if isinstance(batch, CandleBatch):
             batch = replace(batch, epoch=self.epoch, provisional=type == "update")
@@ -38,7 +47,7 @@ class ProtoFrames(Frames):
             type,
             batch,
             channel=self._name,
-            pos=position(self.epoch, offset),
+            pos="" if offset is None else position(self.epoch, offset),
             from_pos=position(self.epoch, first) if first else "",
             ts=self._market.now(),
             kind=kind,
@@ -54,16 +63,23 @@ class ProtoFrames(Frames):
 class ClosedFrames(ProtoFrames):
     """The same for those who want no open candles: of them nothing is left but empty frames, which are not sent."""
 
-    def data(self, type: str, offset: int, batch: Batch, **more: Any) -> bytes:
+    def data(self, type: str, offset: int | None, batch: Batch, **more: Any) -> bytes:
         return b"" if type == "update" else super().data(type, offset, batch, **more)
 
     def events(self, batch: Batch, before: int, *, replay: bool = False) -> Iterator[Text]:
         return super().events(batch, before)  # without open rows, which only a replay has
 
+    async def history(self, count: int, start: int | None = None) -> Page:
+        """As many closed rows; pages from a time on are cut where they are with open ones."""
+        if self._channel.tf is None or start is not None:
+            return await super().history(count, start)
+        window = Window(limit=count, newest=True)
+        found = await closed_candles(self._market, self._channel.instrument, self._channel.tf, window)
+        return Page(found.batch, found.head.pos, False)
+
     def snapshot(self, page: Page) -> bytes:
         if isinstance(page.batch, CandleBatch):
-            rows = page.batch.rows
-            page = page._replace(batch=replace(page.batch, rows=rows[rows["state"] != State.OPEN]))
+            page = page._replace(batch=without_open(page.batch))
         return super().snapshot(page)
 
 

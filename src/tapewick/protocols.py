@@ -12,15 +12,20 @@ bounded in bytes.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Sequence
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from tapewick.model import (
     I64,
     BookUpdate,
     Candles,
     Event,
+    Floor,
     Head,
     Instrument,
+    Lease,
     Message,
     TapeCommit,
     TapeState,
@@ -28,7 +33,7 @@ from tapewick.model import (
     Wanted,
 )
 
-__all__ = ["Bus", "Delivery", "Gateway", "Market", "Repairer", "Source", "Store", "Subscription"]
+__all__ = ["Bus", "Delivery", "Gateway", "Market", "Repairer", "Source", "Store", "Subscription", "Watching"]
 
 
 class Source(Protocol):
@@ -44,6 +49,22 @@ class Source(Protocol):
         Ends when the source is exhausted; a live source reconnects and never ends.
         """
         ...
+
+
+@runtime_checkable
+class Watching(Source, Protocol):
+    """A source that takes up more symbols, and lets go of some, while it runs."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What is collected now."""
+        ...
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """Collect these too; one the venue does not list is told as health. Raises ``ConfigError``."""
+        ...
+
+    def unwatch(self, symbols: Sequence[str]) -> None: ...
 
 
 class Repairer(Protocol):
@@ -134,13 +155,21 @@ class Store(Protocol):
         """Write all in one durable transaction; the instruments refused because their head moved."""
         ...
 
-    async def rescale(self, instrument: str, price_scale: int, size_scale: int) -> Instrument:
-        """Widen an instrument's scales and rescale everything stored, in one transaction."""
+    async def rescale(
+        self, instrument: str, price_scale: int, size_scale: int, *, owner: int | None = None
+    ) -> Instrument:
+        """Widen an instrument's scales and rescale everything stored, in one transaction.
+
+        ``owner``: what the head must have, else ``Fenced`` is raised and nothing done."""
         ...
 
     async def load_candles(self, number: int, keys: I64, windows: I64) -> Candles:
         """Tape rows with keys (k, 2: tf index, open_time), plus incomplete closed ones that
         overlap ``windows`` (j, 2: from, to ns)."""
+        ...
+
+    async def holds(self, instrument: str, names: I64) -> npt.NDArray[np.bool_]:
+        """Which of ``names`` (n, 2) belong to trades the tape was ever given: ``TapeCommit.names`` of all commits."""
         ...
 
     async def put_imported(self, instrument: str, rows: Candles) -> None:
@@ -179,6 +208,10 @@ class Store(Protocol):
         complete, else the import row, else the tape row. ``since_pos``: rows with a higher pos, by pos."""
         ...
 
+    async def floor(self, instrument: str, tf: int) -> Floor:
+        """What retention has let go of a timeframe's candles, with ``tf`` 0 of the trades."""
+        ...
+
     async def coverage(self, instrument: str) -> TapeState:
         """Ranges, gaps, head: a read-only ``TapeState`` without rows."""
         ...
@@ -190,6 +223,21 @@ class Store(Protocol):
     async def book_at(self, instrument: str, at: int) -> BookUpdate | None:
         """The newest stored book whose time is not after ``at`` (ns); None if there is none."""
         ...
+
+    async def lease(self, holder: str, take: Collection[str], ttl: float) -> dict[str, Lease]:
+        """Renew what ``holder`` holds and has not lost, take those of ``take`` that are free or expired, for ``ttl``
+        seconds of the store's clock; every lease that holds now, by name. Never has a name two holders."""
+        ...
+
+    async def release(self, holder: str, names: Collection[str]) -> None:
+        """Let go of those of ``names`` that ``holder`` holds."""
+        ...
+
+    async def watched(self) -> list[str]:
+        """Ids of the instruments somebody asked to be collected at run time; durable."""
+        ...
+
+    async def watch(self, instrument: str, wanted: bool) -> None: ...
 
 
 class Market(Protocol):

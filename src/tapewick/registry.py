@@ -17,10 +17,14 @@ from tapewick.errors import ConfigError, MissingExtra
 from tapewick.settings import Settings
 
 if TYPE_CHECKING:
+    from tapewick.answers import Answers
     from tapewick.clock import Clock
     from tapewick.gateways._auth import Guard
     from tapewick.gateways.grpc import GrpcGateway
     from tapewick.gateways.http import HttpGateway
+    from tapewick.gateways.status import StatusGateway
+    from tapewick.keys import KeyFile
+    from tapewick.leases import Leases
     from tapewick.market import Market
     from tapewick.model import Wanted
     from tapewick.protocols import Bus, Source, Store
@@ -28,23 +32,28 @@ if TYPE_CHECKING:
     from tapewick.sim.venue import SimVenue
     from tapewick.sources._binance_repair import BinanceRepairer
     from tapewick.sources.venue_klines import VenueKlines
+    from tapewick.stores._postgres_keys import KeyTable
     from tapewick.verify import Verifier
 
 __all__ = [
     "BUILT_IN",
+    "answers",
     "bus",
     "continue_market",
     "find",
     "gateway",
     "grpc_gateway",
     "guard",
+    "keys",
     "klines",
+    "leases",
     "market",
     "names",
     "recorder",
     "repairer",
     "simulated_source",
     "source",
+    "status_gateway",
     "store",
     "venue",
     "verifier",
@@ -100,6 +109,13 @@ def store(settings: Settings, *, read_only: bool = False) -> Store:
     return made
 
 
+def leases(settings: Settings, store: Store, holder: str) -> Leases:
+    """The leases of a process called ``holder``, not yet open."""
+    from tapewick.leases import Leases
+
+    return Leases(store, holder=holder, ttl=float(settings.engine.lease_s))
+
+
 def bus(settings: Settings) -> Bus:
     """The configured bus, not yet open. Raises ``MissingExtra`` where its driver is not installed."""
     own, kind = settings.bus, settings.bus.kind
@@ -149,19 +165,42 @@ def market(bus: Bus, store: Store, clock: Clock) -> Market:
     return Market(bus, store, clock)
 
 
-def guard(settings: Settings) -> Guard:
-    """Who may come in: the tokens of the settings, and the keys of the data folder."""
-    from tapewick.gateways._auth import Guard
+def keys(settings: Settings) -> KeyFile | KeyTable:
+    """The API keys: in the data folder, or where the store is shared in its database."""
+    if settings.store.kind == "postgres":
+        from tapewick.stores._postgres_keys import KeyTable
+
+        return KeyTable(settings.store.dsn)
     from tapewick.keys import KeyFile
 
+    return KeyFile(settings.data.dir)
+
+
+def answers(settings: Settings) -> Answers:
+    """What requests with an idempotency key were answered: kept where the API keys are."""
+    from tapewick.answers import AnswerFile, Sheltered
+
+    keep = settings.ingest.idempotency_h * 3600.0
+    here = AnswerFile(settings.data.dir, keep)
+    if settings.store.kind != "postgres":
+        return here
+    from tapewick.stores._postgres_answers import AnswerTable
+
+    return Sheltered(AnswerTable(settings.store.dsn, keep), here)
+
+
+def guard(settings: Settings) -> Guard:
+    """Who may come in: the tokens of the settings, and the stored keys."""
+    from tapewick.gateways._auth import Guard
+
     own = settings.server
-    return Guard(own.tokens, KeyFile(settings.data.dir), required=own.require_keys)
+    return Guard(own.tokens, keys(settings), required=own.require_keys, push_per_key=own.push_per_key)
 
 
 def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None]) -> HttpGateway:
     """The public port; ``trouble`` tells why the process is not ready, None while it is."""
     from tapewick.gateways.binance import Options, Rules
-    from tapewick.gateways.http import HttpGateway
+    from tapewick.gateways.http import Admin, HttpGateway
     from tapewick.gateways.ingest import Options as IngestOptions
 
     own, binance = settings.server, settings.binance_gateway._asdict()
@@ -179,10 +218,26 @@ def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None
         push_per_address=own.push_per_address,
         guard=guard(settings),
         ingest=IngestOptions(
-            Path(settings.data.dir), *settings.ingest[:6], keep_s=settings.ingest.idempotency_h * 3600.0
+            Path(settings.data.dir),
+            *settings.ingest[:6],
+            spool_bytes=settings.ingest.spool_bytes,
+            answers=answers(settings),
         ),
         ws_deflate=own.ws_deflate,
+        connections_per_address=own.connections_per_address,
+        requests_per_min=own.requests_per_min,
+        trusted_proxies=own.trusted_proxies,
+        admin=Admin(settings.admin.host, settings.admin.port) if settings.admin.enabled else None,
     )
+
+
+def status_gateway(settings: Settings, trouble: Callable[[], str | None], clock: Clock) -> StatusGateway:
+    """The port of a process without clients, at the address of section ``admin``; ``trouble`` as for ``gateway``."""
+    from tapewick.gateways._port import Tls
+    from tapewick.gateways.status import StatusGateway
+
+    own, tls = settings.admin, Tls(settings.server.tls_cert, settings.server.tls_key)
+    return StatusGateway(trouble, guard(settings), clock, host=own.host, port=own.port, tls=tls)
 
 
 def grpc_gateway(settings: Settings, market: Market, trouble: Callable[[], str | None]) -> GrpcGateway:
@@ -203,6 +258,10 @@ def grpc_gateway(settings: Settings, market: Market, trouble: Callable[[], str |
         venue=own.venue,
         tls=Tls(cert=own.tls_cert, key=own.tls_key, client_ca=own.tls_client_ca),
         guard=guard(settings),
+        heavy_requests=settings.server.heavy_requests,
+        push_per_address=settings.server.push_per_address,
+        requests_per_min=settings.server.requests_per_min,
+        trusted_proxies=settings.server.trusted_proxies,
     )
 
 
@@ -296,8 +355,16 @@ def _speaks_binance(settings: Settings, venue: str) -> bool:
     return venue.partition("-")[0] == "binance" or (venue == "sim" and bool(settings.binance.rest_url))
 
 
-def source(settings: Settings, venue: str, symbols: Sequence[str], *, recorder: Recorder | None = None) -> Source:
-    """A live source for ``symbols`` of ``venue``. Raises ``ConfigError`` for an unknown venue or symbol."""
+def source(
+    settings: Settings,
+    venue: str,
+    symbols: Sequence[str],
+    *,
+    wished: Sequence[str] = (),
+    recorder: Recorder | None = None,
+) -> Source:
+    """A live source for ``symbols`` of ``venue``, and for those ``wished`` that it lists. Raises ``ConfigError`` for an
+    unknown venue or symbol."""
     own = settings.binance
     if venue == "sim" and not (own.rest_url and own.ws_url):
         raise ConfigError(
@@ -308,6 +375,7 @@ def source(settings: Settings, venue: str, symbols: Sequence[str], *, recorder: 
         made: Source = find("sources", "binance")(
             symbols,
             venue=venue,
+            wished=wished,
             rest_url=own.rest_url or None,
             ws_url=own.ws_url or None,
             stream=own.stream,
@@ -321,9 +389,9 @@ def source(settings: Settings, venue: str, symbols: Sequence[str], *, recorder: 
         )
         return made
     if venue in names("sources"):
-        other: Source = find("sources", venue)(symbols)
+        other: Source = find("sources", venue)([*symbols, *wished])
         return other
-    bridged: Source = find("sources", "ccxt")(symbols, venue=venue)
+    bridged: Source = find("sources", "ccxt")([*symbols, *wished], venue=venue)
     return bridged
 
 

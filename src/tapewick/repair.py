@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -24,6 +25,9 @@ from tapewick.model import NO_TIME, Gap, TradeBatch, Wanted
 from tapewick.net.backoff import Backoff
 from tapewick.protocols import Bus, Delivery, Repairer, Store
 from tapewick.timeframe import SECOND
+
+if TYPE_CHECKING:
+    from tapewick.leases import Leases
 
 __all__ = ["RepairLane", "missing_part"]
 
@@ -82,6 +86,7 @@ class RepairLane:
     """Serves topic ``wanted`` from ``repairers`` while ``run`` runs; what is announced from now on is heard.
 
     Instruments of venues without a repairer are left alone. ``cap``: seconds between two attempts at most.
+    ``leases``: of several lanes only the one that holds ``repair/VENUE`` asks that venue; the others listen.
     """
 
     def __init__(
@@ -92,20 +97,34 @@ class RepairLane:
         clock: Clock | None = None,
         base: float = 0.5,
         cap: float = 120.0,
+        leases: Leases | None = None,
     ) -> None:
-        self._bus, self._clock = bus, clock or RealClock()
+        self._bus, self._clock, self._leases = bus, clock or RealClock(), leases
         self._base, self._cap = base, cap
-        self._repairers = {repairer.venue: repairer for repairer in repairers}
-        self._wishes: dict[str, OrderedDict[str, _Wish]] = {venue: OrderedDict() for venue in self._repairers}
-        self._news = {venue: asyncio.Event() for venue in self._repairers}
+        self._repairers: dict[str, Repairer] = {}
+        self._wishes: dict[str, OrderedDict[str, _Wish]] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._group: asyncio.TaskGroup | None = None
+        for repairer in repairers:
+            self.add(repairer)
         self._wanted = bus.subscribe(["wanted"])
+
+    def add(self, repairer: Repairer) -> None:
+        """Serve its venue too; another one for the same venue is not needed."""
+        venue = repairer.venue
+        if venue in self._repairers:
+            return
+        self._repairers[venue], self._wishes[venue], self._news[venue] = repairer, OrderedDict(), asyncio.Event()
+        if self._group is not None:
+            self._group.create_task(self._serve_alone(venue), name=f"repair {venue}")
 
     async def run(self) -> None:
         """Repair until cancelled."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             group.create_task(self._listen(self._wanted), name="repair wanted")
             for venue in self._repairers:
-                group.create_task(self._serve(venue), name=f"repair {venue}")
+                group.create_task(self._serve_alone(venue), name=f"repair {venue}")
 
     async def _listen(self, deliveries: AsyncIterator[Delivery]) -> None:
         async for delivery in deliveries:
@@ -121,6 +140,13 @@ class RepairLane:
                 wish = wishes[wanted.instrument] = _Wish(Backoff(base=self._base, cap=self._cap))
             wish.renew(wanted)
             self._news[venue].set()
+
+    async def _serve_alone(self, venue: str) -> None:
+        """Serve while nobody else does."""
+        if self._leases is None:
+            await self._serve(venue)
+        else:
+            await self._leases.guarded(f"repair/{venue}", partial(self._serve, venue))
 
     async def _serve(self, venue: str) -> None:
         """One hole after the other, instruments in turn, each not before its back-off has passed."""

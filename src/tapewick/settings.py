@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 
 __all__ = [
     "SECRET",
+    "Admin",
     "Binance",
     "BinanceGateway",
     "Books",
@@ -50,7 +51,7 @@ class Server(NamedTuple):
     allowed_origins: Annotated[tuple[str, ...], "Other web origins that may call the API, exact."] = ()
     tls_cert: Annotated[str, "PEM file of the certificate; with tls_key the port speaks TLS only (https, wss)."] = ""
     tls_key: Annotated[str, "PEM file of the certificate's key."] = ""
-    heavy_requests: Annotated[int, "Exports and other costly requests one address may have under way at once."] = 8
+    heavy_requests: Annotated[int, "Costly requests (exports, many rows) of one address at once, on each port."] = 8
     tokens: Annotated[
         tuple[str, ...],
         "Tokens of which clients must show one, each as it is or as sha256:HEXDIGEST; empty: no client needs any.",
@@ -60,7 +61,27 @@ class Server(NamedTuple):
         False
     )
     ws_deflate: Annotated[bool, "Compress frames for WebSocket clients that offer permessage-deflate."] = False
-    push_per_address: Annotated[int, "WebSockets and event streams one address may have open at once."] = 16_384
+    push_per_address: Annotated[int, "WebSockets and event streams, or gRPC streams, of one address at once."] = 16_384
+    push_per_key: Annotated[int, "WebSockets and event streams one key or token may have open at once."] = 16_384
+    connections_per_address: Annotated[int, "HTTP connections one address may have open at once."] = 16_384
+    requests_per_min: Annotated[
+        int, "Requests a minute of each key, and of each address that shows none; beyond: 429. 0: any number."
+    ] = 60_000
+    trusted_proxies: Annotated[
+        tuple[str, ...], "Addresses or networks of proxies whose X-Forwarded-For tells the client's address."
+    ] = ()
+    allow_unauthenticated: Annotated[bool, "Listen on other than loopback addresses though clients need no token."] = (
+        False
+    )
+
+
+class Admin(NamedTuple):
+    """A second port for metrics and administration, which the public port then does not serve; for collectors and
+    engines that run alone the only one."""
+
+    enabled: Annotated[bool, "Serve /metrics, /v1/repair and /v1/watch there instead; health too."] = False
+    host: Annotated[str, "Address to listen on; one that is not loopback needs server.tokens."] = "127.0.0.1"
+    port: Annotated[int, "TCP port; 0 lets the system choose."] = 8081
 
 
 class Grpc(NamedTuple):
@@ -91,6 +112,9 @@ class Ingest(NamedTuple):
     ] = ()
     max_instruments: Annotated[int, "Instruments hook:SYMBOL that are made at most."] = 1000
     idempotency_h: Annotated[int, "Hours for which a repeated Idempotency-Key gets the first answer."] = 24
+    spool_bytes: Annotated[int, "Bytes of trades kept in the data folder while the store is away; 0: none."] = (
+        268_435_456
+    )
 
 
 class Engine(NamedTuple):
@@ -103,6 +127,7 @@ class Engine(NamedTuple):
     final_grace_s: Annotated[int, "How long after its end a proven candle waits before it is final."] = 60
     commit_interval_ms: Annotated[int, "Least time between two commits of a partition."] = 20
     partitions: Annotated[int, "Groups the instruments hash to; the same on every bus."] = 16
+    lease_s: Annotated[int, "Seconds after which what a dead process held is taken over by another."] = 10
 
 
 class Store(NamedTuple):
@@ -267,6 +292,9 @@ class Log(NamedTuple):
 
     level: Annotated[Literal["debug", "info", "warning", "error"], "Least severity that is logged."] = "warning"
     json: Annotated[bool, "Log JSON Lines instead of text."] = False
+    audit: Annotated[
+        str, "File of one JSON line for each write, change and administration; empty: among the logs, at level info."
+    ] = ""
 
 
 class Settings(NamedTuple):
@@ -274,6 +302,7 @@ class Settings(NamedTuple):
 
     data: Data = Data()
     server: Server = Server()
+    admin: Admin = Admin()
     grpc: Grpc = Grpc()
     ingest: Ingest = Ingest()
     engine: Engine = Engine()

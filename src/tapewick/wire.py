@@ -28,6 +28,7 @@ from tapewick.model import (
     Quote,
     TradeBatch,
     Wanted,
+    Watch,
 )
 
 __all__ = ["FRAME_TYPES", "body", "decode", "encode", "frame", "stamp", "stamped"]
@@ -59,7 +60,7 @@ _CANDLE_COLUMNS = tuple(
 _TRADES = _fields(
     "instrument:str price_scale:int size_scale:int trade_id:<i8 first_id:<i8 count:<i4 ts_event:<i8 ts_recv:<i8 "
     "price:<i8 size:<i8 side:i1 seq:<i8 covers_given:bool covers_from:<i8 covers_to:<i8 late:bool clock:fixed "
-    "source:str epoch:str"
+    "source:str epoch:str key:<i8"
 )
 _CANDLES = _fields(
     "instrument:str price_scale:int size_scale:int provisional:bool epoch:str pos:int open_time:<i8 open:<i8 "
@@ -77,7 +78,8 @@ _INSTRUMENT = _fields(
     "id:str venue:str symbol:str base:str quote:str price_scale:int size_scale:int status:str id_kind:str "
     "granularity:str"
 )
-_HEALTH = _fields("source:str state:str ts:fixed detail:str instrument:str")
+_HEALTH = _fields("source:str state:str ts:fixed detail:str instrument:str collector:str")
+_WATCH = _fields("instrument:str wanted:bool")
 _BOOK = _fields(
     "instrument:str run:str prev_seq:int seq:int state:str snapshot:bool first_id:int last_id:int ts_event:fixed "
     "ts_recv:fixed bid_price:<i8 bid_size:<i8 ask_price:<i8 ask_size:<i8 price_scale:int size_scale:int source:str "
@@ -257,7 +259,10 @@ def _get_trades(v: dict[str, Any]) -> TradeBatch:
         raise WireError("covers_from and covers_to differ in length")
     if len(v["seq"]) not in (0, n):
         raise WireError(f"columns of different length: seq {len(v['seq'])}, trade_id {n}")
+    if len(v["key"]) not in (0, 2 * n):
+        raise WireError(f"columns of different length: key {len(v['key'])} words, trade_id {n}")
     v["seq"] = v["seq"] if len(v["seq"]) else None
+    v["key"] = v["key"].reshape(-1, 2) if len(v["key"]) else None
     covers = tuple(zip(covers_from.tolist(), covers_to.tolist(), strict=True)) if given else None
     return TradeBatch(covers=covers, **v)
 
@@ -328,6 +333,7 @@ _KINDS = (
     _plain(7, BookUpdate, _BOOK)._replace(get=_get_book),
     _plain(8, Quote, _QUOTE),
     _plain(9, Gap, _GAP),
+    _plain(10, Watch, _WATCH),
 )
 _BY_TYPE = {kind.type: kind for kind in _KINDS}
 _BY_NUMBER = {kind.number: kind for kind in _KINDS}

@@ -18,6 +18,7 @@ PEERS = {"decode": "cryptofeed"}
 IN_C = ("fanout", "flushes", "idle_clients", "slow_clients")
 NAMES = [
     "book",
+    "buses",
     "candles",
     "commits",
     "decode",

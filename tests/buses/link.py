@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 __all__ = ["Link", "linked"]
@@ -17,7 +17,7 @@ class Link:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
-        self.whole = True
+        self.whole = self.hears = True
         self.connections = 0
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,7 +38,7 @@ class Link:
         except OSError:
             return
         self._writers |= {writer, forth}
-        await asyncio.gather(_pump(reader, forth), _pump(back, writer))
+        await asyncio.gather(_pump(reader, forth), _pump(back, writer, lambda: self.hears))
         self._writers -= {writer, forth}
 
     def cut(self) -> None:
@@ -47,8 +47,12 @@ class Link:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def deafen(self) -> None:
+        """Pass on what is sent to the target, and nothing of what it answers; until restored."""
+        self.hears = False
+
     def restore(self) -> None:
-        self.whole = True
+        self.whole = self.hears = True
 
     async def end(self) -> None:
         self.cut()
@@ -56,11 +60,14 @@ class Link:
             await asyncio.wait(self._tasks)
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _pump(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, open: Callable[[], bool] = lambda: True
+) -> None:
     with suppress(OSError):
         while chunk := await source.read(65_536):
-            sink.write(chunk)
-            await sink.drain()
+            if open():
+                sink.write(chunk)
+                await sink.drain()
     sink.close()
     with suppress(OSError):
         await sink.wait_closed()

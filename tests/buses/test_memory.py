@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tapewick.buses.memory import MemoryBus
+from tapewick.model import CANDLE, CandleBatch
 from tests.buses.rig import got, head
+
+
+def candles(instrument: str, *, provisional: bool) -> CandleBatch:
+    return CandleBatch(
+        instrument=instrument, rows=np.zeros(1, CANDLE), price_scale=2, size_scale=2, provisional=provisional
+    )
 
 
 async def test_a_group_shares_its_messages() -> None:
@@ -40,3 +53,43 @@ async def test_a_group_that_left_holds_nobody_up() -> None:
         await reader.close()
         assert bus.offer("trades", head(2))
         await bus.settled("trades")
+
+
+@given(sent=st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), max_size=60))
+def test_of_provisional_candles_a_reader_that_lags_finds_the_newest_behind_what_is_durable(
+    sent: list[tuple[str, bool, bool]],
+) -> None:
+    """Each: an instrument, whether the candles are provisional, and whether the reader takes one before."""
+
+    async def run() -> None:
+        async with MemoryBus() as bus:
+            reader = bus.subscribe(["candles"])
+            waiting: list[CandleBatch] = []  # what it has to find
+            for instrument, provisional, reads in sent:
+                if reads and waiting:
+                    assert (await anext(reader)).message is waiting.pop(0)
+                batch = candles(instrument, provisional=provisional)
+                assert bus.offer("candles", batch)
+                if provisional:
+                    same = (one for one in waiting if one.provisional)
+                    old = next((one for one in same if one.instrument == instrument), None)
+                    waiting = [one for one in waiting if one is not old]
+                waiting.append(batch)
+                [queue] = bus._topics["candles"]
+                assert queue.bytes == sum(one.nbytes for one in waiting)
+            found = [(await anext(reader)).message for _ in waiting]
+            assert all(a is b for a, b in zip(found, waiting, strict=True))
+
+    asyncio.run(run())
+
+
+async def test_provisional_candles_that_nobody_takes_need_no_more_room_than_one() -> None:
+    one = candles("a", provisional=True)
+    async with MemoryBus(max_bytes=3 * one.nbytes) as bus:
+        reader = bus.subscribe(["candles"])
+        await bus.publish("candles", durable := candles("a", provisional=False))
+        for _ in range(1000):
+            await bus.publish("candles", newest := candles("a", provisional=True))
+        deliveries = [await anext(reader) for _ in range(2)]
+        assert [d.message for d in deliveries] == [durable, newest]
+        assert not any(d.lost for d in deliveries)

@@ -163,7 +163,8 @@ async def test_kafka_over_tls_with_a_password(own: Certificate, foreign: Certifi
 )
 def test_a_missing_driver_names_what_to_install(kind: str, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, driver, None)
-    monkeypatch.delitem(sys.modules, f"tapewick.buses.{kind}", raising=False)
+    for module in (kind, f"_{kind}_broker", f"_{kind}_reader", f"_{kind}_driver"):
+        monkeypatch.delitem(sys.modules, f"tapewick.buses.{module}", raising=False)
     with pytest.raises(MissingExtra, match=rf"pip install 'tapewick\[{kind}\]'"):
         importlib.import_module(f"tapewick.buses.{kind}")
 

@@ -16,12 +16,13 @@ from tests.conformance.tls import certificate
 from tests.gateways.rig import BTC, running
 
 TOKEN = "long-enough-for-a-token-of-a-test"
-FED = "feed"  # writes: it shows a key
 
 
 def test_every_command_with_an_address_takes_a_token_and_an_authority() -> None:
-    reading = [name for name in COMMANDS if "--url" in parser_of(name)._option_string_actions and name != FED]
-    assert {"candles", "trades", "coverage", "tail", "book", "export", "repair", "backfill", "verify"} <= set(reading)
+    reading = [name for name in COMMANDS if "--url" in parser_of(name)._option_string_actions]
+    assert {"candles", "trades", "coverage", "tail", "book", "export", "repair", "backfill", "verify", "feed"} <= set(
+        reading
+    )
     for name in reading:
         assert {"--token", "--tls-ca"} <= set(parser_of(name)._option_string_actions), name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from tapewick.cli import main
 from tapewick.keys import KeyFile
+from tapewick.stores.postgres import migrate
+from tests.parts.postgres import PostgresServer
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> str:
@@ -50,3 +53,24 @@ def test_json_tells_the_new_key_too(tmp_path: Path, capsys: pytest.CaptureFixtur
 )
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str], says: str) -> None:
     assert says in run(capsys, *words, "--data", tmp_path, code=2)
+
+
+def test_keys_of_a_shared_store_lie_in_it(
+    postgres: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAPEWICK_STORE__KIND", "postgres")
+    monkeypatch.setenv("TAPEWICK_STORE__DSN", dsn := postgres.database())
+    monkeypatch.setenv("TAPEWICK_DATA__DIR", str(tmp_path))
+    assert "migrate up" in run(capsys, "create", code=1)
+    asyncio.run(migrate(dsn))
+    token = run(capsys, "create", "--scope", "ingest", "--instruments", "hook:*", "--days", "30").strip()
+    assert token[:11] in run(capsys, "list") and list(tmp_path.iterdir()) == []
+    stored = postgres.sql(f"SELECT * FROM {postgres.schema_of(dsn)}.api_keys")
+    assert token[:11] in stored and token not in stored and token[12:] not in stored
+    assert token[:11] in run(capsys, "revoke", token[:11])
+    (row,) = map(json.loads, run(capsys, "list", "--json").splitlines())
+    assert (row["state"], row["scopes"], row["instruments"]) == ("revoked", "ingest", "hook:*")
+    assert "tw_nobody" in run(capsys, "revoke", "tw_nobody", code=2)
+    monkeypatch.setenv("TAPEWICK_STORE__DSN", "postgresql://nobody@127.0.0.1:1/none")
+    assert "cannot be reached" in run(capsys, "list", code=1)
+    assert run(capsys, "list", "--store", "duckdb").splitlines()[0].startswith("id")

@@ -31,13 +31,29 @@ async function desktop(run) {
   run.check("legend", /O.*H.*L.*C.*V/s.test((await page.locator(".legend").textContent()) ?? ""));
   run.check("attribution", (await page.locator('a[href*="tradingview.com"]').count()) >= 2);
   run.check("simulated_badge", !first.instrument.startsWith("sim:") || (await page.locator(".simulated").isVisible()));
+  await page.locator(".book[data-state=live] .book-bids li:not(.empty)").nth(5).waitFor();
+  run.check("spread", /^spread [\d.,]+ · /.test((await page.locator(".book-spread").textContent()) ?? ""));
+  run.check("less_than_a_day", /since/.test((await page.locator(".figures").textContent()) ?? ""));
   await run.shot(page, "desktop-dark");
+  await health(run, page);
   await timeframes(run, page, first.tf);
   await page.getByRole("button", { name: /switch to light theme/i }).click();
   await page.waitForFunction(() => document.documentElement.dataset.theme === "light");
   run.check("theme", true);
   await run.shot(page, "desktop-light");
   await page.close();
+}
+
+async function health(run, page) {
+  await page.locator(".connection").click();
+  const dialog = page.locator("dialog.health");
+  await dialog.getByText(/tapewick .*(native|reference) engine/).waitFor();
+  await dialog.locator(".health-rows .mark.good", { hasText: "connected" }).first().waitFor();
+  await dialog.getByText("complete", { exact: false }).first().waitFor();
+  await run.shot(page, "health-dark");
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "detached" });
+  run.check("health", true);
 }
 
 async function timeframes(run, page, tf) {
@@ -62,9 +78,19 @@ async function narrow(run) {
   await ready(page, 2);
   await growing(page, 1);
   run.check("no_horizontal_scroll", await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  await page.locator(".book[data-state=live] .book-bids li:not(.empty)").nth(5).waitFor(); // it has its height now
   const chart = await page.locator(".canvas").boundingBox();
   const tape = await page.locator(".tape").boundingBox();
+  const book = await page.locator(".book").boundingBox();
   run.check("chart_first", chart !== null && tape !== null && chart.y < tape.y && chart.height >= 300);
+  run.check("book_between", book !== null && chart.y + chart.height <= book.y && book.y + book.height <= tape.y);
   await run.shot(page, "mobile-360");
+  await page.locator(".book-bids").scrollIntoViewIfNeeded();
+  await run.shot(page, "mobile-360-book");
+  await page.locator(".connection").tap();
+  await page.locator("dialog.health .health-rows .mark.good").first().waitFor();
+  await page.locator("dialog.health", { hasText: "engine" }).waitFor();
+  run.check("narrow_dialog", await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  await run.shot(page, "mobile-360-health");
   await page.close();
 }

@@ -42,7 +42,7 @@ export async function drive(folder, script) {
 }
 
 class Run {
-  result = { ok: false, checks: {}, errors: [], foreign: [], screenshots: [], states: {} };
+  result = { ok: false, checks: {}, errors: [], foreign: [], screenshots: [], states: { sockets: [] } };
 
   constructor(browser, folder) {
     this.browser = browser;
@@ -62,7 +62,10 @@ class Run {
       this.result.errors.push(`console: ${message.text()}`);
     });
     page.on("request", (request) => this.#noteForeign(request.url()));
-    page.on("websocket", (socket) => this.#noteForeign(socket.url()));
+    page.on("websocket", (socket) => {
+      this.result.states.sockets.push(socket.url());
+      this.#noteForeign(socket.url());
+    });
     await page.goto(address);
     return page;
   }

@@ -27,6 +27,8 @@ try {
     await history(run, page);
     await goLive(run, page);
     await search(run, page);
+    await book(run, page);
+    await health(run, page);
     await reconnect(run, page);
   });
 } finally {
@@ -37,7 +39,7 @@ try {
 async function history(run, page) {
   let inFlight = 0;
   let most = 0;
-  await page.route("**/v1/candles?*", async (route) => {
+  await page.route("**/v1/candles?*end=*", async (route) => {
     most = Math.max(most, ++inFlight);
     await new Promise((done) => setTimeout(done, 1_000));
     inFlight -= 1;
@@ -59,7 +61,7 @@ async function history(run, page) {
   run.check("view_stays_still", run.result.states.history.after === before);
   run.check("one_request_in_flight", most === 1);
   await run.shot(page, "history");
-  await page.unroute("**/v1/candles?*");
+  await page.unroute("**/v1/candles?*end=*");
 }
 
 async function goLive(run, page) {
@@ -78,6 +80,43 @@ async function search(run, page) {
   await page.goBack();
   await until(page, (data) => data.instrument === "sim:BTCUSDT" && Number(data.bars) > 2);
   run.check("search_and_back", true);
+}
+
+/** The states of a book are told, and levels of one that is being synchronised are not shown. */
+async function book(run, page) {
+  const panel = page.locator(".book");
+  const levels = () => panel.locator("li:not(.empty)").count();
+  await panel.locator(".book-state", { hasText: "live" }).waitFor();
+  run.check("ladder", (await levels()) === 20);
+  run.check("spread", /spread 0\.10 · [<\d.]+ bp/.test(await panel.locator(".book-spread").textContent()));
+  await run.shot(page, "book");
+  await fetch(new URL("/mock/book?state=stale", baseUrl));
+  await panel.locator(".book-note", { hasText: "Not current" }).waitFor();
+  run.check("stale_levels", (await levels()) === 20);
+  await run.shot(page, "book-stale");
+  await fetch(new URL("/mock/book?state=syncing", baseUrl));
+  await panel.locator(".book-note", { hasText: "Synchronising" }).waitFor();
+  run.check("no_levels_while_syncing", (await levels()) === 0);
+  await run.shot(page, "book-syncing");
+  await fetch(new URL("/mock/book?state=live", baseUrl));
+  await panel.locator(".book-state", { hasText: "live" }).waitFor();
+  await page.keyboard.press("b");
+  await panel.waitFor({ state: "detached" });
+  await page.keyboard.press("b");
+  await panel.locator(".book-state", { hasText: "live" }).waitFor();
+  run.check("book_key", true);
+}
+
+async function health(run, page) {
+  await page.keyboard.press("h");
+  const dialog = page.locator("dialog.health");
+  for (const text of ["native engine", "1 open gap", "connected", "5000501 – 5000519", "3 attempts"]) {
+    await dialog.getByText(text).first().waitFor();
+  }
+  await run.shot(page, "health");
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "detached" });
+  run.check("health", true);
 }
 
 async function reconnect(run, page) {

@@ -77,7 +77,7 @@ class Server:
 
     def ready(self, seconds: float = 60) -> str:
         """Wait for the start-up line; the page's URL."""
-        found = re.search(r"http://[\w.:]+", self.line(r"http://", seconds))
+        found = re.search(r"https?://[\w.:]+", self.line(r"https?://", seconds))
         assert found
         self.url = found[0]
         return self.url

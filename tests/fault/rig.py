@@ -84,7 +84,11 @@ class Rig:
 
     @property
     def ids(self) -> list[str]:
-        return [f"sim:{symbol}" for symbol in self.symbols]
+        return [self.id(symbol) for symbol in self.symbols]
+
+    def id(self, symbol: str) -> str:
+        """The instrument of one of the venue's symbols."""
+        return f"sim:{symbol}"
 
     def collect(
         self, *, books: bool = False, redundant: bool = False, idle: float = 10.0, retry_cap: float = 60.0

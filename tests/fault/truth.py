@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import Protocol
 
 from tapewick.model import State
+from tapewick.protocols import Store
 from tapewick.sim.bars import INTERVALS
 from tapewick.sim.market import SimTrade
+from tapewick.sim.venue import SimVenue
 from tapewick.timeframe import BY_INDEX, STORED, bucket_end
 from tests.engine.brute import Trade, candles, values
-from tests.fault.rig import Rig, opened
+from tests.fault.rig import opened
 
-__all__ = ["assert_tape_is_the_truth"]
+__all__ = ["Collected", "assert_tape_is_the_truth"]
 
 MS = 1_000_000
 LATENESS = 2 * 10**9
 
 
-async def assert_tape_is_the_truth(rig: Rig) -> int:
+class Collected(Protocol):
+    """What was collected of which venue's symbols, and where it is."""
+
+    @property
+    def venue(self) -> SimVenue: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def symbols(self) -> Sequence[str]: ...
+    def id(self, symbol: str) -> str:
+        """The instrument of a symbol."""
+        ...
+
+
+async def assert_tape_is_the_truth(rig: Collected) -> int:
     """Every trade once and exact, no hole, every candle of the 17 stored timeframes right; how many trades.
 
     The tape begins with the first trade that was collected.
@@ -26,8 +43,8 @@ async def assert_tape_is_the_truth(rig: Rig) -> int:
     return sum([await _assert_one(rig, symbol, rig.venue.truth(symbol)) for symbol in rig.symbols])
 
 
-async def _assert_one(rig: Rig, symbol: str, happened: list[SimTrade]) -> int:
-    id = f"sim:{symbol}"
+async def _assert_one(rig: Collected, symbol: str, happened: list[SimTrade]) -> int:
+    id = rig.id(symbol)
     state = await rig.store.coverage(id)
     assert not opened(state)
     assert len(state.ranges) == 1, "one unbroken range of ids"
@@ -53,12 +70,12 @@ def _row(trade: SimTrade, price_scale: int, size_scale: int) -> tuple[int, int, 
     return trade.id, int(price), int(size), trade.time * MS, -1 if trade.buyer_is_maker else 1
 
 
-def _difference(got: Iterable[tuple[int, ...]], wanted: Iterable[tuple[int, ...]]) -> str:
+def _difference(got: Iterable[tuple[object, ...]], wanted: Iterable[tuple[object, ...]]) -> str:
     first, second = set(got), set(wanted)
-    return f"too much {sorted(first - second)[:5]}, missing {sorted(second - first)[:5]}"
+    return f"too much {sorted(first - second, key=str)[:5]}, missing {sorted(second - first, key=str)[:5]}"
 
 
-async def _assert_candles(rig: Rig, id: str, trades: list[Trade]) -> None:
+async def _assert_candles(rig: Collected, id: str, trades: list[Trade]) -> None:
     """Values by brute force; complete wherever ids prove it (market-semantics 5.2), and only there."""
     wanted = candles(trades)
     first, last = trades[0].ts, trades[-1].ts
@@ -66,7 +83,8 @@ async def _assert_candles(rig: Rig, id: str, trades: list[Trade]) -> None:
         rows, head = await rig.store.candles(id, tf.index)
         got = {(tf.index, int(row["open_time"])): values(row) for row in rows}
         assert len(got) == len(rows), f"{id} {tf.name}: a candle is stored twice"
-        assert got == {key: value for key, value in wanted.items() if key[0] == tf.index}, f"{id} {tf.name}"
+        true = {key: value for key, value in wanted.items() if key[0] == tf.index}
+        assert got == true, f"{id} {tf.name}: {_difference(got.items(), true.items())}; {rows}; {head}"
         for row in rows:
             start = int(row["open_time"])
             end = bucket_end(BY_INDEX[tf.index], start)
@@ -76,7 +94,7 @@ async def _assert_candles(rig: Rig, id: str, trades: list[Trade]) -> None:
                 assert (row["complete"] == 1) == proven, (id, tf.name, start)
 
 
-async def _assert_bars(rig: Rig, id: str, symbol: str, truth: list[SimTrade]) -> None:
+async def _assert_bars(rig: Collected, id: str, symbol: str, truth: list[SimTrade]) -> None:
     """The venue's own bars, where all their trades are on the tape."""
     names = {tf.name: tf for tf in STORED}
     for interval in INTERVALS:

@@ -163,7 +163,7 @@ async def test_what_is_not_http_is_refused(rig: Rig) -> None:
 
 
 async def test_a_connection_that_never_asks_is_closed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tapewick.gateways._bridge.HEAD_SECONDS", 0.05)
+    monkeypatch.setattr("tapewick.gateways._connection.HEAD_SECONDS", 0.05)
     async with wire(rig) as w:
         w.send(b"GET / HTTP/1.1\r\nHost:")
         async with asyncio.timeout(10):

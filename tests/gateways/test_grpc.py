@@ -190,18 +190,22 @@ async def test_live_rows_equal_those_of_the_websocket(rig: GrpcRig) -> None:
 
 async def test_wrong_requests_are_refused_by_name(rig: GrpcRig, stub: Any) -> None:
     candles, trades = pb.GetCandlesRequest, pb.GetTradesRequest
+    unknown: Any = 7
     for call in (
         stub.GetCandles(candles(instrument=BTC, timeframe="7m")),
         stub.GetCandles(candles(instrument=BTC, timeframe="1m", limit=10**6)),
         stub.GetCandles(candles(instrument=BTC, timeframe="1m", limit=-1)),
         stub.GetCandles(candles(instrument=BTC, timeframe="1m", start=5, end=5)),
         stub.GetCandles(candles(instrument=BTC, timeframe="1m", start=-5)),
+        stub.GetCandles(candles(instrument=BTC, timeframe="1m", fill=unknown)),
         stub.GetCandles(candles(instrument=BTC, timeframe="1m", since="0", start=1)),
         stub.GetTrades(trades(instrument=BTC, since="OTHER:1")),
         stub.GetTrades(trades(instrument=BTC, since="'; DROP TABLE trades")),
         stub.GetBook(pb.GetBookRequest(instrument=BTC, levels=-1)),
     ):
         assert await code_of(call) == grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.aio.AioRpcError, match="fill=7"):
+        await stub.GetCandles(candles(instrument=BTC, timeframe="1m", fill=unknown))
     for call in (
         stub.GetTrades(trades(instrument="sim:NOPE")),
         stub.GetBook(pb.GetBookRequest(instrument=BTC)),

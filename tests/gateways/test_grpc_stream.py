@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +86,7 @@ async def test_include_open_streams_the_open_candle(rig: GrpcRig) -> None:
         await rig.tell(651, 9)
         newest = await c.until(lambda c: (u := c.batches(CANDLES, "UPDATE")) and u[-1].rows["trades"][-1] == 60 and u)
         assert newest[-1].provisional and newest[-1].rows["state"].tolist() == [State.OPEN]
+        assert not any(frame.pos for frame in c.of("UPDATE")), "provisional: nothing to resume from"
         await rig.tell(660, 700, clock=T0 + 140 * SECOND)
         for client in (c, closed_only):
             await client.until(lambda c: any((b.rows["trades"] == 600).any() for b in c.batches(CANDLES, "EVENT")))
@@ -116,64 +116,21 @@ async def test_no_hole_and_no_duplicate_at_the_seam(rig: GrpcRig) -> None:
             await c.until(lambda c: reduced(c.batches(CANDLES)) == stored(rows))
 
 
-async def test_resume_after_random_cuts_equals_the_uninterrupted_stream(rig: GrpcRig) -> None:
-    await rig.tell(1, 100)
-    chance, total, cuts = random.Random(5), 4000, 40
-    done = asyncio.Event()
-
-    async def publish() -> None:
-        first = 101
-        while first <= total:
-            count = min(chance.randint(1, 120), total - first + 1)
-            skipped = chance.random() < 0.1 and count > 3
-            if skipped:  # a hole that is filled later: late trades, revised candles
-                await rig.tell(first, count - 2, clock=T0 + (first + count) * STEP)
-                await rig.tell(first + count, 0, clock=T0 + (first + count) * STEP)
-                await rig.tell(first + count - 2, 2, late=True)
-            else:
-                await rig.tell(first, count, clock=T0 + (first + count) * STEP)
-            first += count
-            await asyncio.sleep(0.005)
-        done.set()
-
-    async with rig.client() as uncut:
-        await uncut.subscribe({"channel": TRADES, "snapshot": 1}, {"channel": CANDLES, "snapshot": 1})
-        await uncut.got("SNAPSHOT", 2)
-        seen: dict[str, str] = {
-            TRADES: uncut.of("SNAPSHOT", TRADES)[0].pos,
-            CANDLES: uncut.of("SNAPSHOT", CANDLES)[0].pos,
-        }
-        start = offset(seen[TRADES])
-        publisher = asyncio.create_task(publish())
-        seqs: list[int] = []
-        candles: list[Any] = uncut.batches(CANDLES, "SNAPSHOT")
-        made = 0
-        async with rig.channel() as channel:
-            while not done.is_set() or not seqs or seqs[-1] < total:
-                async with subscribed(channel) as c:
-                    await c.subscribe(*({"channel": name, "since": pos} for name, pos in seen.items()))
-                    (told,) = await c.got("SUBSCRIBED")
-                    assert all(one.recovered for one in told.channels)
-                    wanted = chance.randint(2, 9) if made < cuts else 10**9
-                    while len(c.frames) < wanted:
-                        if done.is_set() and (c.seqs(TRADES, "EVENT") or seqs or [0])[-1] == total:
-                            break
-                        await asyncio.sleep(0.003)
-                    seqs += c.seqs(TRADES, "EVENT")
-                    candles += c.batches(CANDLES, "EVENT")
-                    for frame in c.of("EVENT"):
-                        seen[frame.channel] = frame.pos
-                    made += 1
-            await publisher
-            rows, head = await rig.store.candles(BTC, 1)
-            async with subscribed(channel) as c:
-                await c.subscribe({"channel": CANDLES, "since": seen[CANDLES]})
-                await c.until(lambda c: reduced(candles + c.batches(CANDLES)) == stored(rows))
-        assert seqs == list(range(start + 1, total + 1)), "every trade once and in order"
-        await uncut.until(lambda c: c.seqs(TRADES, "EVENT")[-1:] == [total])
-        assert uncut.seqs(TRADES, "EVENT") == seqs
-        await uncut.until(lambda c: reduced(c.batches(CANDLES)) == stored(rows))
-        assert made > 5 and head.seq == total
+async def test_a_snapshot_without_open_candles_holds_as_many_closed_ones(rig: GrpcRig) -> None:
+    await rig.tell(1, 3100, clock=T0 + 303 * SECOND)  # the last closed minutes wait for late trades: several are open
+    stored, _ = await rig.store.candles(BTC, 1)
+    closed = [int(row["open_time"]) for row in stored if row["state"] != State.OPEN]
+    assert len(closed) > 3 and len(closed) < len(stored)
+    async with rig.client() as c, rig.client() as every:
+        await c.subscribe({"channel": CANDLES, "snapshot": 3})
+        await every.subscribe({"channel": CANDLES, "snapshot": 3, "include_open": True})
+        ((told,), (whole,)) = await c.got("SNAPSHOT"), await every.got("SNAPSHOT")
+        assert rows_of(told).rows["open_time"].tolist() == closed[-3:]
+        assert told.pos == whole.pos
+        assert State.OPEN in rows_of(whole).rows["state"].tolist() and len(rows_of(whole).rows) == 3
+        await c.subscribe({"channel": CANDLES, "snapshot": 1000}, id="2")
+        told = (await c.got("SNAPSHOT", 2))[1]
+        assert rows_of(told).rows["open_time"].tolist() == closed
 
 
 @pytest.mark.parametrize(("since", "reason"), [("WRONG:5", "epoch"), ("{epoch}:9999", "future"), ("9999", "future")])

@@ -48,8 +48,9 @@ class Door:
         told = answer.json()
         verdicts = [one["verdict"] for one in told["verdicts"]]
         assert [one["index"] for one in told["verdicts"]] == list(range(len(verdicts)))
-        counts = {name: told[name] for name in ("accepted", "duplicates", "rejected")}
-        assert list(counts.values()) == [verdicts.count(name) for name in ("accepted", "duplicate", "rejected")]
+        counts = {name: told[name] for name in ("accepted", "duplicates", "queued", "rejected")}
+        names = ("accepted", "duplicate", "queued", "rejected")
+        assert list(counts.values()) == [verdicts.count(name) for name in names]
         return verdicts
 
     async def stored(self, id: str = HOOK) -> list[Any]:
@@ -130,6 +131,7 @@ BAD: list[tuple[Any, str]] = [
     (trade(9, price="9" * 20), "price"),
     (trade(9, size=None), "size"),
     (trade(9, size="0.0"), "size"),
+    (trade(9, price="9000000", size="9000000"), "size"),
     (trade(9, side="BUY"), "side"),
     (trade(9, ts_event=0), "ts_event"),
     (trade(9, ts_event=NOW + 60_000), "ts_event"),
@@ -160,6 +162,34 @@ async def test_a_bad_item_names_its_field_and_the_rest_is_stored(door: Door, ite
 async def test_unknown_symbols_are_left_out_where_they_may_not_be_made(tmp_path: Path) -> None:
     async with opened(tmp_path, auto_register=False) as door:
         assert await door.verdicts(body(trade(1))) == ["rejected"]
+
+
+async def test_unknown_symbols_leave_the_rest_of_a_batch_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        await door.verdicts(body(trade(1)))
+    async with opened(tmp_path, auto_register=False) as door:
+        told = await door.verdicts(
+            body(trade(2), trade(2, instrument="hook:NEW"), trade(3), trade(3, instrument="eth"))
+        )
+        assert told == ["accepted", "rejected", "accepted", "rejected"]
+        assert [row["trade_id"] for row in await door.stored()] == [1, 2, 3]
+        assert len((await door.rig.get("/v1/instruments"))["instruments"]) == 2
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x-unknown"])
+async def test_compressed_bodies_are_refused_unread(door: Door, coding: str) -> None:
+    """None can be a bomb: nothing is ever unpacked, however it is called."""
+    content = gzip.compress(msgspec.json.encode(body(trade(1))) + b" " * (64 << 20))
+    answer = await door.post(content, content_encoding=coding)
+    assert (answer.status_code, answer.json()["field"]) == (400, "content-encoding")
+    assert (await door.post(content)).status_code == 400
+
+
+async def test_a_batch_of_a_whole_mebibyte_is_stored(door: Door) -> None:
+    content = msgspec.json.encode(body(*(trade(n) for n in range(5000))))
+    assert len(content) < 1 << 20
+    answer = await door.post(content + b" " * ((1 << 20) - len(content)))
+    assert answer.status_code == 202 and answer.json()["accepted"] == 5000
 
 
 async def test_no_more_instruments_are_made_than_allowed(tmp_path: Path) -> None:

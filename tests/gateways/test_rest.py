@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
+from tapewick import __version__
+from tapewick.engine import ENGINE
 from tapewick.engine.candles import fold
 from tapewick.timeframe import BY_NAME, SECOND
 from tests.gateways.rig import BTC, ETH, T0, Rig, batch
@@ -23,6 +25,12 @@ async def test_instruments(rig: Rig) -> None:
         "id": BTC, "venue": "sim", "symbol": "BTCUSDT", "base": "", "quote": "", "price_scale": 2, "size_scale": 3,
         "status": "trading", "id_kind": "contiguous", "granularity": "raw", "simulated": True,
     }  # fmt: skip
+
+
+async def test_the_status_says_what_serves(rig: Rig) -> None:
+    told = await rig.get("/v1/status")
+    now = rig.market.now() // 1_000_000
+    assert told == {"version": __version__, "engine": ENGINE, "trouble": None, "server_ts": now}
 
 
 async def test_trades_newest_and_since(rig: Rig) -> None:

@@ -54,8 +54,9 @@ async def test_frames_of_latest_kinds_leave_the_id_alone(rig: Rig) -> None:
         await s.got("snapshot")
         before = s.last_id
         await rig.tell(701, 4)
-        await s.got("update")
+        (update, *_) = await s.got("update")
         assert s.last_id == before and s.events[-1].id == before
+        assert "pos" not in update
 
 
 async def test_the_objects_are_those_of_the_web_socket(rig: Rig) -> None:

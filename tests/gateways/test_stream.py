@@ -51,7 +51,8 @@ async def test_welcome_subscribe_snapshot_and_live(rig: Rig) -> None:
         assert [t["trade_id"] for t in event["data"]] == [701, 702, 703, 704]
         (update,) = await c.got("update", ch=CANDLES)
         assert update["data"][0]["trades"] == 105 and update["data"][0]["state"] == "open"
-        assert update["pos"].startswith(epoch)
+        assert "pos" not in update, "provisional: nothing to resume from"
+        assert isinstance(update["data"][0]["pos"], int), "of the stored version"
 
 
 async def test_a_channel_is_left_and_listed(rig: Rig) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from tapewick.net.inbox import Inbox, Wakeup
+from tapewick.net.inbox import FREE, Inbox, Thrift, Wakeup
 
 
 def wakeup(feed: object, count: int, recv: int, size: int = 100) -> Wakeup:
@@ -26,8 +26,8 @@ async def test_wakeups_of_one_feed_are_joined_with_a_time_per_frame() -> None:
     assert inbox.size == 0
 
 
-async def test_joining_stops_at_256_frames_at_other_feeds_and_at_control_items() -> None:
-    inbox: Inbox[str] = Inbox()
+async def test_joining_stops_at_so_many_frames_at_other_feeds_and_at_control_items() -> None:
+    inbox: Inbox[str] = Inbox(max_frames=256)
     one, two = object(), object()
     for feed, count in ((one, 200), (one, 56), (one, 1), (two, 1)):
         inbox.offer(wakeup(feed, count, 1))
@@ -74,3 +74,40 @@ async def test_a_waiting_consumer_is_woken() -> None:
     await asyncio.sleep(0)
     inbox.put("now")
     assert await waiting == "now"
+
+
+async def rested(thrift: Thrift) -> float:
+    """Seconds of the loop's clock that a rest takes."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await thrift.rest()
+    return loop.time() - started
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time by which batches are counted."""
+    made = [1000.0]
+    monkeypatch.setattr("tapewick.net.inbox.time", type("Time", (), {"monotonic": lambda: made[0]}))
+    return made
+
+
+async def test_a_consumer_that_makes_few_batches_never_rests(now: list[float]) -> None:
+    thrift = Thrift(rate=100, most=0.05)
+    for batches in [*[FREE] * 50, *[FREE + 1] * 50]:
+        thrift.spend(batches)
+        now[0] += 0.01 * (batches - FREE)
+        turn = asyncio.get_running_loop().create_task(thrift.rest())
+        await asyncio.sleep(0)
+        assert turn.done(), "it rested though it kept the rate"
+
+
+async def test_one_that_makes_many_rests_no_longer_than_allowed(now: list[float]) -> None:
+    thrift = Thrift(rate=100, most=0.05)
+    for _ in range(3):
+        thrift.spend(1000)
+    assert await rested(thrift) >= 0.04
+    now[0] += 0.05  # and what was too many is not held against it for ever
+    turn = asyncio.get_running_loop().create_task(thrift.rest())
+    await asyncio.sleep(0)
+    assert turn.done()

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.e2e.browser import part
 from tests.parts.child import Child, free_ports, installed
+from tests.parts.told import told as tell
 
 __all__ = ["KafkaServer", "kafka_server", "own_kafka"]
 
@@ -75,7 +76,7 @@ class KafkaServer(Child):
             assert "in use" in self.log(), self.log()
             self.port = 0
         assert self._cluster() == self._id, f"another server answers on {self.url}"
-        print(f"Kafka 3.9.1, pid {self.pid}, port {self.port}")  # noqa: T201
+        tell(f"Kafka 3.9.1, pid {self.pid}, port {self.port}")
 
     def _configure(self) -> None:
         fresh = not self._id

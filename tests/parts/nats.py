@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.parts.child import Child, installed
+from tests.parts.told import told as tell
 
 __all__ = ["NatsServer", "nats_server", "own_nats"]
 
@@ -41,7 +42,7 @@ class NatsServer(Child):
             info = json.loads(re.sub("^INFO ", "", link.makefile("r").readline()))
         assert info["server_name"] == name, f"another server answers: {info}"
         assert self.until(self._restored), self.log()
-        print(f"NATS {info['version']}, pid {self.pid}, port {self.port}")  # noqa: T201
+        tell(f"NATS {info['version']}, pid {self.pid}, port {self.port}")
 
     def _restored(self) -> bool:
         return "Server is ready" in self.log()

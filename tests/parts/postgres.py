@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import pytest
 
 from tapewick.parts import PARTS, find
 from tests.e2e.browser import part
+from tests.parts.told import told
 
 __all__ = ["PostgresServer", "durable_postgres", "postgres", "timescale"]
 
@@ -35,15 +37,22 @@ FAST = ("fsync=off", "synchronous_commit=on", "full_page_writes=off")
 class PostgresServer:
     """One cluster. ``root`` is the folder it runs in by chroot, None where it is installed.
 
-    ``primary``: it follows that one, as a standby.
+    ``primary``: it follows that one, as a standby. ``within``: the folder to make its own in. ``options``: more lines
+    of ``postgresql.conf``.
     """
 
     def __init__(
-        self, *, durable: bool = False, root: Path | None = None, primary: PostgresServer | None = None
+        self,
+        *,
+        durable: bool = False,
+        root: Path | None = None,
+        primary: PostgresServer | None = None,
+        within: Path | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.root, self.port = root, 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._options = [] if durable else list(FAST)
+        self._options = [*options] if durable else [*FAST, *options]
         if root is not None:
             self._options += [
                 "shared_preload_libraries=timescaledb",
@@ -53,7 +62,7 @@ class PostgresServer:
                 "max_locks_per_transaction=256",
             ]
         self._schemas = count(1)
-        self._home = Path(tempfile.mkdtemp(prefix="tapewick-pg-", dir=root or None))
+        self._home = Path(tempfile.mkdtemp(prefix="tapewick-pg-", dir=root or within))
         owner: int | str = CHROOT_OWNER if root is not None else "postgres"
         if os.geteuid() == 0:
             shutil.chown(self._home, owner, owner)
@@ -159,7 +168,25 @@ class PostgresServer:
             time.sleep(0.01)
         self._process = None
 
+    def running(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
+    def pause(self) -> None:
+        """Let every process of it stand still, as a machine that swaps or a disk that hangs does."""
+        self._each(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._each(signal.SIGCONT)
+
+    def _each(self, number: signal.Signals) -> None:
+        for pid in (self.pid, *_children(self.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def remove(self) -> None:
+        if self.running():
+            self.resume()
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self._home, ignore_errors=True)
 
@@ -225,34 +252,31 @@ def _folder() -> Path:
     return Path(found).resolve().parent
 
 
-def _running(server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+def _running(server: PostgresServer) -> Iterator[PostgresServer]:
     try:
         server.start()
-        reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            name = "PostgreSQL" if server.root is None else "TimescaleDB on PostgreSQL"
-            version = server.sql("SHOW server_version").strip()
-            reporter.write_line(f"\n{name} {version}, pid {server.pid}, port {server.port}")
+        name = "PostgreSQL" if server.root is None else "TimescaleDB on PostgreSQL"
+        told(f"{name} {server.sql('SHOW server_version').strip()}, pid {server.pid}, port {server.port}")
         yield server
     finally:
         server.remove()
 
 
 @pytest.fixture(scope="session")
-def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """Plain PostgreSQL, fast and forgetful: for everything but durability."""
-    yield from _running(PostgresServer(), request)
+    yield from _running(PostgresServer())
 
 
 @pytest.fixture
-def durable_postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+def durable_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of the test's own with default settings, to be killed and restarted."""
-    yield from _running(PostgresServer(durable=True), request)
+    yield from _running(PostgresServer(durable=True))
 
 
 @pytest.fixture(scope="session")
-def timescale(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+def timescale() -> Iterator[PostgresServer]:
     """PostgreSQL with TimescaleDB, licence ``apache``."""
     there = str(EXTRACT) if (EXTRACT / "recipe").is_file() and os.geteuid() == 0 else None
     part("TimescaleDB", there, "python scripts/timescale.py (as root; needs mmdebstrap)")
-    yield from _running(PostgresServer(root=EXTRACT), request)
+    yield from _running(PostgresServer(root=EXTRACT))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.parts.child import Child, free_ports, installed
+from tests.parts.told import told as tell
 
 __all__ = ["RedisServer", "durable_redis", "redis_server"]
 
@@ -39,7 +40,7 @@ class RedisServer(Child):
             self.port = 0
         told = self._told()
         assert f"process_id:{self.pid}\r" in told and f"tcp_port:{self.port}\r" in told, f"another server: {told}"
-        print(f"Redis {told.partition('redis_version:')[2].split()[0]}, pid {self.pid}, port {self.port}")  # noqa: T201
+        tell(f"Redis {told.partition('redis_version:')[2].split()[0]}, pid {self.pid}, port {self.port}")
 
     def ask(self, *words: str) -> str:
         """One command by a connection of its own; the raw answer."""

@@ -20,7 +20,7 @@ from tapewick.errors import StoreBusy, StoreDamaged, StoreError
 from tapewick.model import Instrument, State, TapeState
 from tapewick.stores.duckdb import DuckDBStore, set_wal_aside
 from tapewick.timeframe import BY_NAME, SECOND, STORED, bucket
-from tests.contract.test_store import HOUR, MINUTE, T0, fresh, instrument, part, row, trades, whole_book, write
+from tests.contract.tapes import HOUR, MINUTE, T0, fresh, instrument, part, row, trades, whole_book, write
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -130,7 +130,7 @@ CRASH = """
 import asyncio, os, sys
 sys.path.insert(0, sys.argv[2])
 from tapewick.stores.duckdb import DuckDBStore
-from tests.contract.test_store import fresh, trades, write
+from tests.contract.tapes import fresh, trades, write
 async def main():
     async with DuckDBStore(sys.argv[1]) as store:
         [state] = await fresh(store)
@@ -228,7 +228,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[2])
 from tapewick.errors import StoreError
 from tapewick.stores.duckdb import DuckDBStore
-from tests.contract.test_store import fresh, trades, part
+from tests.contract.tapes import fresh, trades, part
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 numbers = np.random.default_rng(1)
 async def main():

@@ -18,7 +18,7 @@ from tapewick.stores._postgres_pool import single, translate
 from tapewick.stores.postgres import PostgresStore, migrate
 from tapewick.timeframe import SECOND
 from tests.conformance.tls import certificate
-from tests.contract.test_store import HOUR, MINUTE, T0, fresh, part, row, total, trades, write
+from tests.contract.tapes import HOUR, MINUTE, T0, fresh, part, row, total, trades, write
 from tests.parts.postgres import PostgresServer
 
 

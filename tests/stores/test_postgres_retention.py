@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tapewick.config import load
-from tapewick.errors import ConfigError
-from tapewick.model import State, TapeState, TradeBatch
+from tapewick.errors import ConfigError, NotFound
+from tapewick.model import Floor, State, TapeState, TradeBatch
 from tapewick.settings import Settings
 from tapewick.stores._postgres_schema import WRITER
 from tapewick.stores.postgres import PostgresStore, migrate
 from tapewick.timeframe import BY_NAME
-from tests.contract.test_store import HOUR, MINUTE, T0, fresh, row, trades, whole_book, write
+from tests.contract.tapes import HOUR, MINUTE, T0, fresh, row, trades, whole_book, write
 from tests.parts.postgres import PostgresServer
 
 HOURS, DAYS = 3600 * 10**9, 86_400 * 10**9
@@ -93,6 +93,29 @@ async def test_a_late_trade_below_a_floor_makes_no_candle_that_looks_whole(postg
         await write(store, state, None, row(T0 + 12 * DAYS, close=78), watermark=T0 + 30 * DAYS)  # above it
         found, _ = await store.candles("sim:AAA", MINUTE, start=T0 + 12 * DAYS, limit=1)
         assert found["close"].tolist() == [78]
+
+
+async def test_what_was_let_go_of_is_told_by_its_newest_change(postgres: PostgresServer) -> None:
+    async with PostgresStore(postgres.database()) as store:
+        state = await thirty_days(store, "AAA")
+        [first], _ = await store.candles("sim:AAA", MINUTE, limit=1)
+        made = int(first["pos"])
+        assert await store.floor("sim:AAA", MINUTE) == await store.floor("sim:AAA", 0) == Floor()
+        await store.expire(trades=10 * DAYS, minutes=20 * DAYS)
+        assert await store.floor("sim:AAA", MINUTE) == (T0 + 10 * DAYS, made)
+        assert await store.floor("sim:AAA", 0) == (T0 + 20 * DAYS, 480)
+        assert await store.floor("sim:AAA", HOUR) == Floor()
+        # A repair of day 12 comes late: when that day is let go of, its newest change is the floor.
+        repaired = row(T0 + 12 * DAYS, close=78)
+        repaired["pos"] = made + 7
+        await write(store, state, None, repaired, watermark=T0 + 30 * DAYS)
+        await store.expire(minutes=15 * DAYS)
+        assert await store.floor("sim:AAA", MINUTE) == (T0 + 15 * DAYS, made + 7)
+        assert await store.floor("sim:AAA", QUARTER) == (T0 + 15 * DAYS, made)
+        await store.expire(minutes=20 * DAYS)
+        assert await store.floor("sim:AAA", MINUTE) == (T0 + 15 * DAYS, made + 7), "it never sinks"
+        with pytest.raises(NotFound):
+            await store.floor("sim:ZZZ", MINUTE)
 
 
 async def test_a_quiet_tape_keeps_what_its_own_clock_says(postgres: PostgresServer) -> None:

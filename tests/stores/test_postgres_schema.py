@@ -20,7 +20,7 @@ from tapewick.stores._postgres_schema import READER, WRITER, Level
 from tapewick.stores.duckdb import FILE, DuckDBStore
 from tapewick.stores.postgres import PostgresStore, migrate
 from tapewick.timeframe import SECOND
-from tests.contract.test_store import DAY, HOUR, T0, fresh, instrument, row, trades, whole_book, write
+from tests.contract.tapes import DAY, HOUR, T0, fresh, instrument, row, trades, whole_book, write
 from tests.parts.postgres import PostgresServer
 
 STEPS = [f"{m.number:04}_{m.name}" for m in load("postgres")]

@@ -1,7 +1,8 @@
 /**
  * A stand-in for the server while the page is being worked on: `node dev/mock.mjs [port]`.
  * It serves the built page with the real security header, invented history, and a live stream.
- * `GET /mock/cut` drops all sockets, `GET /mock/pause?ms=5000` also refuses new ones for that long.
+ * `GET /mock/cut` drops all sockets, `GET /mock/pause?ms=5000` also refuses new ones for that long;
+ * `GET /mock/book?state=stale` changes the state of all books.
  */
 
 import { readFile } from "node:fs/promises";
@@ -34,6 +35,7 @@ const INSTRUMENTS = Object.keys(LEVELS).map((id) => {
 
 const clients = new Set();
 let pausedUntil = 0;
+let bookState = "live";
 const seq = new Map(INSTRUMENTS.map(({ id }) => [id, 1000]));
 
 const server = createServer(async (request, response) => {
@@ -42,6 +44,10 @@ const server = createServer(async (request, response) => {
     response.writeHead(status, { "content-type": "application/json" });
     response.end(JSON.stringify(value));
   };
+  if (url.pathname === "/mock/book") {
+    bookState = url.searchParams.get("state");
+    return json({});
+  }
   if (url.pathname.startsWith("/mock/")) {
     pausedUntil = Date.now() + Number(url.searchParams.get("ms") ?? 0);
     for (const client of clients) client.destroy();
@@ -50,6 +56,8 @@ const server = createServer(async (request, response) => {
   if (url.pathname === "/v1/instruments") return json({ instruments: INSTRUMENTS });
   if (url.pathname === "/v1/candles") return json(history(url.searchParams));
   if (url.pathname.startsWith("/v1/ticker/")) return json(ticker(decodeURIComponent(url.pathname.slice(11))));
+  if (url.pathname.startsWith("/v1/coverage/")) return json(coverage(decodeURIComponent(url.pathname.slice(13))));
+  if (url.pathname === "/v1/status") return json({ version: "0.0.0", engine: "native", trouble: null });
   const path = normalize(url.pathname === "/" ? "/index.html" : url.pathname);
   try {
     const body = await readFile(join(WEBAPP, path));
@@ -63,9 +71,29 @@ const server = createServer(async (request, response) => {
   }
 });
 
+function coverage(id) {
+  const last = seq.get(id) + 5e6;
+  const gap = { left_id: last - 500, right_id: last - 480, left_ts: null, right_ts: null, state: "open", reason: "mock" };
+  const ranges = [
+    [1, gap.left_id],
+    [gap.right_id, last],
+  ];
+  return { instrument: id, trades: last - 19, ranges, gaps: [gap], complete: false, position: `mock:${seq.get(id)}` };
+}
+
+function book(id) {
+  const now = Date.now();
+  const level = priceAt(now, LEVELS[id]);
+  const size = (at) => (Math.abs(Math.sin(now / 4e3 + at)) * 3 + 0.01).toFixed(5);
+  const side = (sign) =>
+    Array.from({ length: 10 }, (_, at) => [(level + sign * (0.05 + at * level * 2e-5)).toFixed(2), size(at * sign)]);
+  return { instrument: id, state: bookState, ts_event: now, bids: side(-1), asks: side(1) };
+}
+
 function history(query) {
   const instrument = INSTRUMENTS.find(({ id }) => id === query.get("instrument"));
-  const end = Number(query.get("end") ?? Date.now());
+  const begin = Date.now() - 90 * 864e5;
+  const end = query.has("start") ? begin + 6e4 : Number(query.get("end") ?? Date.now());
   const rows = candles(
     instrument,
     query.get("tf"),
@@ -86,6 +114,8 @@ function ticker(id) {
     high_24h: (last * 1.021).toFixed(2),
     low_24h: (last * 0.984).toFixed(2),
     volume_24h: "18234.55120",
+    ts: now,
+    data_age_ms: 120,
   };
 }
 
@@ -123,7 +153,11 @@ function answer(client, channels, message) {
     const instrument = INSTRUMENTS.find((item) => item.id === id);
     const now = Date.now();
     if (kind === "health") {
-      client.send({ type: "snapshot", ch, ts: now, data: [] });
+      client.send({ type: "snapshot", ch, ts: now, data: conditions(id, now) });
+      continue;
+    }
+    if (kind === "book_top") {
+      client.send({ type: "snapshot", ch, ts: now, data: [book(id)] });
       continue;
     }
     const data =
@@ -134,6 +168,17 @@ function answer(client, channels, message) {
           );
     client.send({ type: "snapshot", ch, pos: `mock:${seq.get(id)}`, data });
   }
+}
+
+function conditions(id, now) {
+  const source = { kind: "stream_health", source: `mock:${id.split(":")[0]}`, state: "connected", ts: now - 9e5 };
+  const gap = { kind: "gap_opened", instrument: id, left_id: 5000500, right_id: 5000520, state: "open" };
+  return [
+    { ...source, instrument: null },
+    { ...source, instrument: id },
+    { kind: "book_state", instrument: id, state: bookState },
+    { ...gap, left_ts: now - 6e4, right_ts: now - 5e4, reason: "connection lost", attempts: 3 },
+  ];
 }
 
 function trade(id, number, ts) {
@@ -165,6 +210,7 @@ function tick() {
         if (wanted !== id) continue;
         if (kind === "trade")
           client.send({ type: "event", ch, pos: `mock:${number}`, ts: now, data: [trade(id, number, now)] });
+        else if (kind === "book_top") client.send({ type: "update", ch, ts: now, data: [book(id)] });
         else if (kind === "candle") sendCandle(client, ch, instrument, tf, now);
       }
     }

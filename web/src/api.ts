@@ -1,6 +1,6 @@
 /** REST calls of the page: same origin, no retries of their own (the caller decides what a failure means). */
 
-import type { Candle, Instrument, Ticker } from "./model";
+import type { Candle, Coverage, Instrument, Status, Ticker } from "./model";
 import { readToken } from "./token";
 
 export const UNAUTHORIZED = 401;
@@ -19,6 +19,10 @@ export interface Api {
   /** Up to `limit` candles that open before `end` (ms), ascending. */
   candles(instrument: string, tf: string, limit: number, end?: number): Promise<Candle[]>;
   ticker(instrument: string): Promise<Ticker>;
+  /** When the oldest candle of a minute opens (ms); null while there is none. */
+  begin(instrument: string): Promise<number | null>;
+  coverage(instrument: string): Promise<Coverage>;
+  status(): Promise<Status>;
 }
 
 export class HttpApi implements Api {
@@ -36,6 +40,19 @@ export class HttpApi implements Api {
 
   async ticker(instrument: string): Promise<Ticker> {
     return await this.#get<Ticker>(`/ticker/${encodeURIComponent(instrument)}`);
+  }
+
+  async begin(instrument: string): Promise<number | null> {
+    const query = new URLSearchParams({ instrument, tf: "1m", start: "0", limit: "1" });
+    return (await this.#get<{ candles: Candle[] }>(`/candles?${query}`)).candles[0]?.open_time ?? null;
+  }
+
+  async coverage(instrument: string): Promise<Coverage> {
+    return await this.#get<Coverage>(`/coverage/${encodeURIComponent(instrument)}`);
+  }
+
+  async status(): Promise<Status> {
+    return await this.#get<Status>("/status");
   }
 
   async #get<T>(path: string): Promise<T> {

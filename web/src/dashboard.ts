@@ -15,9 +15,10 @@ import { formatAddress, parseAddress } from "./url";
 
 const TICKER_MS = 5_000;
 const INSTRUMENTS_MS = 3_000;
+const DAY_MS = 86_400_000;
 const HEALTH_MS = 1_000;
 
-export type Dialog = "search" | "help" | "token" | null;
+export type Dialog = "search" | "help" | "health" | "token" | null;
 
 export interface State {
   /** null until the server has answered once. */
@@ -27,8 +28,11 @@ export interface State {
   theme: Theme;
   zone: Zone;
   tape: boolean;
+  book: boolean;
   connection: Connection;
   ticker: Ticker | null;
+  /** When the data begin (ms), if that is less than a day before the newest trade. */
+  since: number | null;
   lastTrade: Trade | null;
   last: Candle | null;
   /** The candle under the crosshair. */
@@ -47,33 +51,36 @@ export interface State {
 export class Dashboard {
   readonly store: Store<State>;
   readonly market: Market;
-  readonly #api: Api;
+  readonly api: Api;
   readonly #feed: Feed;
-  readonly #health = new Health(Date.now());
+  readonly health = new Health(Date.now());
   #preferences: Preferences;
   #hoverTime: number | null = null;
+  /** When the open instrument's data begin; undefined until the server was asked. */
+  #begin: number | null | undefined = undefined;
   #timers: ReturnType<typeof setInterval>[] = [];
 
   constructor(api: Api = new HttpApi(), socketUrl: string = defaultSocketUrl()) {
-    this.#api = api;
+    this.api = api;
     this.#preferences = readPreferences();
     this.store = new Store(this.#initial());
     this.#feed = new Feed({
       url: socketUrl,
       onData: (frame) => this.#receive(frame),
       onPhase: (phase, detail) => {
-        this.#health.phase(phase, detail, Date.now());
+        this.health.phase(phase, detail, Date.now());
         this.#readHealth();
         if (phase === "open") void this.#loadTicker();
       },
       onHealth: ({ type, data }) => {
-        if (type === "snapshot") this.#health.recover();
-        this.#health.conditions(data);
+        if (type === "snapshot") this.health.recover();
+        this.health.conditions(data);
         this.#readHealth();
       },
+      onBook: (frame) => this.market.receiveBook(frame),
       onUnauthorized: () => this.store.set({ dialog: "token" }),
       onRefused: (ch, message) => this.#refused(ch, message),
-      onClock: (offset) => this.#health.clock(offset),
+      onClock: (offset) => this.health.clock(offset),
     });
     this.market = new Market(this.#feed, api, {
       onChange: () => this.#changed(),
@@ -139,6 +146,10 @@ export class Dashboard {
     this.#choose({ tape: !this.store.get().tape });
   }
 
+  toggleBook(): void {
+    this.#choose({ book: !this.store.get().book });
+  }
+
   hover(openTime: number | null): void {
     this.#hoverTime = openTime;
     this.#showLegend();
@@ -152,8 +163,10 @@ export class Dashboard {
       theme: systemTheme(),
       zone: "utc",
       tape: true,
+      book: true,
       connection: { state: "reconnecting", latency: null, rate: 0, detail: "" },
       ticker: null,
+      since: null,
       lastTrade: null,
       last: null,
       hovered: null,
@@ -178,8 +191,9 @@ export class Dashboard {
     const tf = address.tf ?? DEFAULT_TIMEFRAME;
     if (instrument === null || (instrument === open && tf === openFrame)) return;
     if (instrument !== open) {
-      this.#health.reset(Date.now());
-      this.store.set({ ticker: null, lastTrade: null });
+      this.health.reset(Date.now());
+      this.#begin = undefined;
+      this.store.set({ ticker: null, since: null, lastTrade: null });
     }
     this.#hoverTime = null;
     this.store.set({ instrument, tf, error: null });
@@ -190,8 +204,9 @@ export class Dashboard {
   /** Theme and zone: the address wins over the stored choice, that over the system. */
   #applyAddress(): void {
     const address = parseAddress(location.hash);
-    const { theme, zone, tape } = this.#preferences;
-    this.store.set({ theme: address.theme ?? theme ?? systemTheme(), zone: address.tz ?? zone, tape });
+    const { theme, zone, tape, book } = this.#preferences;
+    this.store.set({ theme: address.theme ?? theme ?? systemTheme(), zone: address.tz ?? zone, tape, book });
+    this.market.wantBook(book);
   }
 
   #choose(choice: Partial<Preferences>): void {
@@ -208,7 +223,7 @@ export class Dashboard {
   #receive(frame: DataFrame): void {
     const live = frame.type === "event" && frame.ch.startsWith("trade@") && frame.late !== true;
     const events = live ? (frame.data as Trade[]).map((trade) => trade.ts_event) : [];
-    if (frame.type === "event" || frame.type === "update") this.#health.frame(Date.now(), events);
+    if (frame.type === "event" || frame.type === "update") this.health.frame(Date.now(), events);
     this.market.receive(frame);
   }
 
@@ -234,7 +249,7 @@ export class Dashboard {
   }
 
   #readHealth(): void {
-    const next = this.#health.read(Date.now(), navigator.onLine);
+    const next = this.health.read(Date.now(), navigator.onLine);
     const held = this.store.get().connection;
     const same = (Object.keys(next) as (keyof Connection)[]).every((key) => next[key] === held[key]);
     if (!same) this.store.set({ connection: next });
@@ -250,7 +265,7 @@ export class Dashboard {
     const { instruments: held } = this.store.get();
     if (held !== null && !this.#isAsking) return;
     try {
-      const instruments = await this.#api.instruments();
+      const instruments = await this.api.instruments();
       if (JSON.stringify(held) !== JSON.stringify(instruments)) this.store.set({ instruments });
       this.#navigate();
     } catch (error) {
@@ -263,8 +278,12 @@ export class Dashboard {
     const { instrument } = this.store.get();
     if (instrument === null || !this.#isAsking) return;
     try {
-      const ticker = await this.#api.ticker(instrument);
-      if (this.store.get().instrument === instrument) this.store.set({ ticker });
+      const ticker = await this.api.ticker(instrument);
+      const begin = this.#begin ?? (await this.api.begin(instrument));
+      if (this.store.get().instrument !== instrument) return;
+      this.#begin = begin;
+      const young = begin !== null && ticker.ts !== null && begin > ticker.ts - DAY_MS;
+      this.store.set({ ticker, since: young ? begin : null });
     } catch (error) {
       if (error instanceof ApiError) this.store.set({ ticker: null }); // no figures rather than old ones
     }

@@ -3,13 +3,25 @@
  * last position seen, drops duplicates and asks again for a hole in a contiguous channel.
  */
 
-import { type DataFrame, type HealthFrame, isContiguous, isHealth, parseFrames, type ServerFrame, type Subscribed } from "./frames";
+import {
+  type BookFrame,
+  type DataFrame,
+  type HealthFrame,
+  isBook,
+  isContiguous,
+  isHealth,
+  parseFrames,
+  type ServerFrame,
+  type Subscribed,
+} from "./frames";
 import { epochOf, offsetOf, type Trade } from "./model";
 import { readToken, subprotocols } from "./token";
 
 export interface Channel {
   ch: string;
   snapshot?: number;
+  levels?: number;
+  max_rate?: number;
 }
 
 export type Phase = "connecting" | "open" | "waiting" | "refused";
@@ -20,6 +32,7 @@ export interface FeedOptions {
   onData: (frame: DataFrame) => void;
   onPhase: (phase: Phase, detail: string) => void;
   onHealth?: (frame: HealthFrame) => void;
+  onBook?: (frame: BookFrame) => void;
   /** The server wants a token, or another one. */
   onUnauthorized?: () => void;
   /** A channel the server refused. */
@@ -198,6 +211,7 @@ export class Feed {
       case "skip":
         if (!this.#channels.has(frame.ch)) return;
         if (isHealth(frame)) this.#options.onHealth?.(frame);
+        else if (isBook(frame)) this.#options.onBook?.(frame);
         else this.#data(frame);
     }
   }

@@ -19,6 +19,26 @@ export function changeText(percent: number): string {
   return percent < 0 ? `▼ −${text}` : `▲ +${text}`;
 }
 
+/** Since when figures of a day are of less than one: the date too where it is not today's. */
+export function sinceText(ms: number, now: number, zone: Zone): string {
+  const [at, today] = [clock(ms, zone), clock(now, zone)];
+  const date = at.day === today.day && at.month === today.month ? "" : `${at.day} ${at.month} `;
+  return `since ${date}${at.time}`;
+}
+
+/** `340 ms`, `12 s`, `5 min`, `3 h`, `2 d`: how long ago, for people. */
+export function ageText(ms: number): string {
+  if (ms < 1_000) return `${Math.max(0, Math.round(ms))} ms`;
+  const units: [number, string][] = [
+    [86_400_000, "d"],
+    [3_600_000, "h"],
+    [60_000, "min"],
+    [1_000, "s"],
+  ];
+  const [length, name] = units.find(([unit]) => ms >= 2 * unit) ?? [1_000, "s"];
+  return `${Math.floor(ms / length)} ${name}`;
+}
+
 /** A long decimal shortened for a narrow column, e.g. `1.23M`; for figures nobody copies. */
 export function compact(decimal: string): string {
   const value = Number(decimal);

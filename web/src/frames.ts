@@ -1,6 +1,6 @@
 /** The frames of `/v1/ws` that the page reads. Several may arrive joined in one JSON array. */
 
-import type { Candle, Condition, Trade } from "./model";
+import type { Book, Candle, Condition, Trade } from "./model";
 
 export interface Subscribed {
   type: "subscribed";
@@ -22,10 +22,18 @@ export interface HealthFrame {
   data: Condition[];
 }
 
+/** The best levels of a book, whole each time; no row while nothing is known of one. */
+export interface BookFrame {
+  type: "snapshot" | "update";
+  ch: `book_top@${string}`;
+  data: Book[];
+}
+
 export type ServerFrame =
   | Subscribed
   | DataFrame
   | HealthFrame
+  | BookFrame
   | { type: "welcome"; server_ts?: number }
   | { type: "pong"; id?: number | string; server_ts?: number }
   | { type: "error"; id?: number | string; code?: number | string; msg?: string }
@@ -42,8 +50,12 @@ export function parseFrames(text: string): ServerFrame[] {
   }
 }
 
-export function isHealth(frame: DataFrame | HealthFrame): frame is HealthFrame {
+export function isHealth(frame: DataFrame | HealthFrame | BookFrame): frame is HealthFrame {
   return frame.ch.startsWith("health@");
+}
+
+export function isBook(frame: DataFrame | HealthFrame | BookFrame): frame is BookFrame {
+  return frame.ch.startsWith("book_top@");
 }
 
 /** Frames whose offsets count every record, so that a jump is a hole. */

@@ -1,6 +1,7 @@
 /** How alive the live data is: state of the connection, median exchange→browser latency, message rate. */
 
 import type { Phase } from "./feed";
+import { Conditions } from "./conditions";
 import type { Condition } from "./model";
 
 export type ConnectionState = "live" | "stale" | "reconnecting" | "offline";
@@ -14,6 +15,8 @@ export interface Connection {
   detail: string;
 }
 
+/** Older news is history that is being told, and no latency. */
+export const A_MINUTE = 60_000;
 const SAMPLES = 200;
 const GAPS = 64;
 const RATE_WINDOW_MS = 5_000;
@@ -22,6 +25,8 @@ const QUIET_MS = 10_000;
 const OFFLINE_AFTER_MS = 15_000;
 
 export class Health {
+  /** What the server says of the streams behind the data. */
+  readonly known = new Conditions();
   #phase: Phase = "connecting";
   #detail = "";
   #downSince: number;
@@ -29,8 +34,6 @@ export class Health {
   #clockOffset = 0;
   #latencies: number[] = [];
   #gaps: number[] = [];
-  /** What is wrong with the streams behind the data, by source and instrument. */
-  readonly #troubles = new Map<string, string>();
   #frames: { at: number; count: number }[] = [];
 
   constructor(now: number) {
@@ -61,24 +64,19 @@ export class Health {
 
   /** All that is wrong comes anew. */
   recover(): void {
-    this.#troubles.clear();
+    this.known.clear();
   }
 
   /** What the server knows of the streams the open instrument comes from. */
   conditions(rows: readonly Condition[]): void {
-    for (const { kind, source, instrument, state, detail } of rows) {
-      if (kind !== "stream_health") continue;
-      const key = `${source} ${instrument ?? ""}`;
-      if (state === "connected") this.#troubles.delete(key);
-      else this.#troubles.set(key, [`${source} is ${state}`, detail].filter(Boolean).join(": "));
-    }
+    this.known.apply(rows);
   }
 
   /** Another instrument has another pace. */
   reset(now: number): void {
     this.#gaps = [];
     this.#latencies = [];
-    this.#troubles.clear();
+    this.known.clear();
     this.#frameAt = now;
   }
 
@@ -102,7 +100,7 @@ export class Health {
 
   /** Why nothing new can come although the server is there. */
   get #trouble(): string | undefined {
-    return this.#phase === "open" ? this.#troubles.values().next().value : undefined;
+    return this.#phase === "open" ? this.known.trouble : undefined;
   }
 
   /** Twice the longest recent silence: a quiet market is not a broken one. */

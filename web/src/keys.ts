@@ -7,7 +7,7 @@ export type Action =
   | { do: "close" }
   | { do: "frame"; text: string }
   | { do: "frame-enter"; tf: string | null }
-  | { do: "theme" | "tape" | "screenshot" | "help" | "live" }
+  | { do: "theme" | "tape" | "book" | "health" | "screenshot" | "help" | "live" }
   | { do: "pan"; by: number }
   | { do: "zoom"; by: number }
   | { do: "instrument"; by: number };
@@ -20,7 +20,9 @@ export const KEY_HELP: readonly (readonly [string, string])[] = [
   ["← →", "pan"],
   ["+ −", "zoom"],
   ["End", "go to live"],
+  ["b", "show or hide the order book"],
   ["t", "show or hide trades"],
+  ["h", "health of the data"],
   ["d", "dark or light"],
   ["s", "save a PNG of the chart"],
   ["? F1", "these keys"],
@@ -53,7 +55,9 @@ const COMMANDS: Record<string, Action> = {
   "=": { do: "zoom", by: 1 },
   "-": { do: "zoom", by: -1 },
   d: { do: "theme" },
+  b: { do: "book" },
   t: { do: "tape" },
+  h: { do: "health" },
   s: { do: "screenshot" },
   j: { do: "instrument", by: 1 },
   k: { do: "instrument", by: -1 },

@@ -5,6 +5,7 @@ import { reflect } from "./reflect";
 import "./theme.css";
 import "./styles/header.css";
 import "./styles/main.css";
+import "./styles/book.css";
 import "./styles/dialogs.css";
 import "./styles/narrow.css";
 

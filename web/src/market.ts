@@ -3,12 +3,15 @@
 import type { Api } from "./api";
 import { CandleTable } from "./candles";
 import type { Channel } from "./feed";
-import type { DataFrame } from "./frames";
-import type { Candle, Trade } from "./model";
+import { LEVELS } from "./book";
+import type { BookFrame, DataFrame } from "./frames";
+import type { Book, Candle, Trade } from "./model";
 
 export const SNAPSHOT = 500;
 export const PAGE = 500;
 export const TAPE_ROWS = 50;
+/** Books a second: more than the eye follows. */
+const BOOK_RATE = 10;
 /** Pages fetched at most to keep a time range across a switch of timeframe. */
 const REACH_PAGES = 8;
 
@@ -33,6 +36,8 @@ export class Market {
   tf = "";
   /** Newest first. */
   trades: Trade[] = [];
+  /** undefined: none has come yet; null: the server knows of none. */
+  book: Book | null | undefined = undefined;
   /** Live rows that changed the table since the view was opened. */
   updates = 0;
   exhausted = false;
@@ -42,6 +47,7 @@ export class Market {
   #reset = true;
   /** Grows with each view, so that an answer for an old one is recognised. */
   #view = 0;
+  #wantsBook = true;
 
   constructor(
     readonly feed: Subscriptions,
@@ -50,19 +56,37 @@ export class Market {
   ) {}
 
   open(instrument: string, tf: string): void {
-    if (instrument !== this.instrument) this.trades = [];
+    if (instrument !== this.instrument) {
+      this.trades = [];
+      this.book = undefined;
+    }
     this.instrument = instrument;
     this.tf = tf;
     this.#view += 1;
     this.#loading = null;
     this.updates = 0;
     this.#clear();
+    this.#follow();
+    this.events.onChange();
+  }
+
+  /** Follow the order book, or no longer: a panel nobody sees needs no data. */
+  wantBook(wanted: boolean): void {
+    if (wanted === this.#wantsBook) return;
+    this.#wantsBook = wanted;
+    this.book = undefined;
+    if (this.instrument !== "") this.#follow();
+    this.events.onChange();
+  }
+
+  #follow(): void {
+    const book = { ch: this.bookChannel, levels: LEVELS, max_rate: BOOK_RATE };
     this.feed.setChannels([
       { ch: this.candleChannel, snapshot: SNAPSHOT },
       { ch: this.tradeChannel, snapshot: TAPE_ROWS },
-      { ch: `health@${instrument}` },
+      { ch: `health@${this.instrument}` },
+      ...(this.#wantsBook ? [book] : []),
     ]);
-    this.events.onChange();
   }
 
   get candleChannel(): string {
@@ -73,6 +97,10 @@ export class Market {
     return `trade@${this.instrument}`;
   }
 
+  get bookChannel(): string {
+    return `book_top@${this.instrument}`;
+  }
+
   get isLoading(): boolean {
     return this.#loading !== null || !this.loaded;
   }
@@ -80,6 +108,12 @@ export class Market {
   receive(frame: DataFrame): void {
     if (frame.ch === this.candleChannel) this.#candles(frame);
     else if (frame.ch === this.tradeChannel) this.#trades(frame);
+    this.events.onChange();
+  }
+
+  receiveBook(frame: BookFrame): void {
+    if (frame.ch !== this.bookChannel) return;
+    this.book = frame.data[0] ?? null;
     this.events.onChange();
   }
 

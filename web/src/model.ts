@@ -32,7 +32,7 @@ export interface Trade {
   side: "buy" | "sell" | "unknown";
 }
 
-/** A row of channel `health`; the page reads those of kind `stream_health`. */
+/** A row of channel `health`, of kind `stream_health`, `book_state`, `gap_opened` or `gap_closed`; times in ms. */
 export interface Condition {
   kind: string;
   source?: string;
@@ -40,6 +40,40 @@ export interface Condition {
   instrument?: string | null;
   state?: string;
   detail?: string;
+  ts?: number;
+  /** The ids on either side of a gap. */
+  left_id?: number;
+  right_id?: number;
+  left_ts?: number | null;
+  right_ts?: number | null;
+  reason?: string;
+  attempts?: number;
+}
+
+/** The best levels of an order book, `[price, size]`, best first. Only a live one is current. */
+export interface Book {
+  instrument: string;
+  state: "live" | "stale" | "syncing";
+  ts_event: number | null;
+  detail?: string;
+  bids: [string, string][];
+  asks: [string, string][];
+}
+
+/** What of a tape is proven to be there. `complete` null: its ids prove nothing. */
+export interface Coverage {
+  trades: number;
+  ranges: [number, number][];
+  gaps: { state: string }[];
+  complete: boolean | null;
+  position: string;
+}
+
+/** The server itself. */
+export interface Status {
+  version: string;
+  engine: string;
+  trouble: string | null;
 }
 
 export interface Instrument {
@@ -58,6 +92,10 @@ export interface Ticker {
   high_24h: string | null;
   low_24h: string | null;
   volume_24h: string | null;
+  /** Of the newest trade. */
+  ts: number | null;
+  /** Time since then on the server's clock. */
+  data_age_ms: number | null;
 }
 
 /** The part of a position after the colon; -1 when there is none. */

@@ -1,4 +1,4 @@
-/** Choices that outlive a visit: theme, time zone, the trades panel. */
+/** Choices that outlive a visit: theme, time zone, the panels beside the chart. */
 
 import type { Zone } from "./format";
 
@@ -11,9 +11,10 @@ export interface Preferences {
   theme: Theme | null;
   zone: Zone;
   tape: boolean;
+  book: boolean;
 }
 
-const DEFAULTS: Preferences = { theme: null, zone: "utc", tape: true };
+const DEFAULTS: Preferences = { theme: null, zone: "utc", tape: true, book: true };
 
 export function readPreferences(storage: Storage = localStorage): Preferences {
   try {

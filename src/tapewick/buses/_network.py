@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import structlog
 
@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 FAREWELL = 5.0  # seconds to send what is queued when the bus closes
 CHECKUP = 1.0  # seconds between two looks whether the server still has what it kept
+CALM = 30.0  # seconds without a loss after which the bus counts as well again
 
 
 class NetworkBus:
@@ -48,7 +49,9 @@ class NetworkBus:
             max_bytes=max_bytes,
             trouble=self._trouble,
             ready=self._ready,
+            discarded=self._discarded,
         )
+        self._alarmed = 0.0  # when something was last lost inside the server, by the loop's clock; 0: nothing of late
         self._subscriptions: list[NetworkSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -157,16 +160,33 @@ class NetworkBus:
             if now != life:
                 life = now
                 self._emptied()
+            elif self._alarmed and asyncio.get_running_loop().time() > self._alarmed + CALM:
+                self._alarmed = 0.0
+                self.offer("health", self._health("connected", ""))
 
     def _emptied(self) -> None:
         metrics.bus_emptied.labels(self._broker.kind).inc()
         log.error("the bus was emptied; what only it held is a gap to repair", bus=self._broker.kind)
-        news = Health(
-            source=f"bus {self._broker.kind}",
-            state="stale",
-            ts=self._clock.now(),
-            detail="the message server lost what it kept; live data is filled from the store",
-        )
+        news = self._alarm("the message server lost what it kept; live data is filled from the store")
         for one in self._subscriptions:
             if not one.closed:
                 one.emptied(news)
+
+    def _discarded(self, topic: str, lost: int) -> None:
+        """The server let go of ``lost`` messages of ours that a group had yet to read: everybody is told."""
+        metrics.bus_discarded.labels(topic).inc(lost)
+        log.error(
+            "the bus discarded messages nobody had acknowledged; what they held is a gap to repair. Give the "
+            "bus more room, or the engine more time",
+            topic=topic,
+            messages=lost,
+        )
+        news = self._alarm(f"the message server discarded {topic} nobody had acknowledged; they are a gap to repair")
+        self.offer("health", news)
+
+    def _alarm(self, detail: str) -> Health:
+        self._alarmed = asyncio.get_running_loop().time()
+        return self._health("stale", detail)
+
+    def _health(self, state: Literal["connected", "stale"], detail: str) -> Health:
+        return Health(source=f"bus {self._broker.kind}", state=state, ts=self._clock.now(), detail=detail)

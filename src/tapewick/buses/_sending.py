@@ -29,6 +29,7 @@ BATCH = 1 << 20  # bytes sent at once
 POLL = 0.01  # seconds between two looks at what groups have acknowledged, while somebody waits for it
 IDLE = 1.0  # the same while nobody does
 UNGROUPED = 5.0  # seconds for which a topic is known to have no group
+LOOK = 5.0  # seconds between two looks at how far groups are behind, while nothing of ours waits for them
 
 
 @dataclass(slots=True)
@@ -41,6 +42,9 @@ class _Topic:
     unacked: dict[int, deque[tuple[int, int]]] = field(default_factory=dict)  # by partition: (position, bytes)
     ungrouped: float = 0.0  # no group reads it, as of this time
     released: float = 0.0
+    looked: float = 0.0
+    grouped: bool = False  # a group of ours reads it: we show its lag
+    lagging: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -66,13 +70,21 @@ class _Waiting:
 
 
 class Sender:
-    """Sends through ``broker``. ``ready`` returns once all subscriptions made so far have their place."""
+    """Sends through ``broker``. ``ready`` returns once all subscriptions made so far have their place. ``discarded`` is
+    told a topic and how many messages the server let go of that its groups had not acknowledged."""
 
     def __init__(
-        self, broker: Broker, *, origin: int, max_bytes: int, trouble: Trouble, ready: Callable[[], Awaitable[None]]
+        self,
+        broker: Broker,
+        *,
+        origin: int,
+        max_bytes: int,
+        trouble: Trouble,
+        ready: Callable[[], Awaitable[None]],
+        discarded: Callable[[str, int], None],
     ) -> None:
         self._broker, self._origin, self._limit = broker, origin, max_bytes
-        self._trouble, self._ready = trouble, ready
+        self._trouble, self._ready, self._discarded = trouble, ready, discarded
         self._topics: dict[str, _Topic] = {}
         self._queue: deque[_Waiting] = deque()
         self._filled = asyncio.Event()
@@ -130,7 +142,8 @@ class Sender:
     def grouped(self, topics: Sequence[str]) -> None:
         """A group reads ``topics`` from now on."""
         for name in topics:
-            self._topic(name).ungrouped = 0.0
+            topic = self._topic(name)
+            topic.ungrouped, topic.grouped = 0.0, True
 
     def look(self) -> None:
         """Something was acknowledged: see how far the groups are, if that matters to anybody."""
@@ -226,14 +239,20 @@ class Sender:
                     await self._kick.wait()
             self._kick.clear()
             await asyncio.sleep(POLL / 2)  # the more that was acknowledged meanwhile, the better
-            for name in [name for name, topic in self._topics.items() if any(topic.unacked.values())]:
+            for name in [name for name, topic in self._topics.items() if self._watched(topic)]:
                 standing = await self._trouble.insist("watching", partial(self._broker.standing, name), always=True)
                 await self._apply(name, standing)
 
+    def _watched(self, topic: _Topic) -> bool:
+        """Whether to ask how far groups are: something of ours waits for them, or it is time to show their lag."""
+        due = asyncio.get_running_loop().time() - topic.looked > LOOK
+        return any(topic.unacked.values()) or (due and (topic.grouped or topic.lagging))
+
     async def _apply(self, name: str, standing: dict[int, Standing]) -> None:
         topic, now = self._topics[name], asyncio.get_running_loop().time()
+        topic.looked, topic.lagging = now, False
         groups = {group for one in standing.values() for group in one.floors}
-        if not groups:
+        if not groups and not topic.grouped:  # a group of ours may be about to take its place
             topic.ungrouped = now
         lost, floors = 0, {}
         for partition, one in standing.items():
@@ -246,14 +265,9 @@ class Sender:
         for group in groups:
             waiting = sum(one.waiting.get(group, 0) for one in standing.values())
             metrics.bus_lag.labels(name, group).set(waiting)
+            topic.lagging |= waiting > 0
         if lost:
-            metrics.bus_discarded.labels(name).inc(lost)
-            log.error(
-                "the bus discarded messages nobody had acknowledged; what they held is a gap to repair. Give the "
-                "bus more room, or the engine more time",
-                topic=name,
-                messages=lost,
-            )
+            self._discarded(name, lost)
         topic.changed.set()
         if groups and now - topic.released > IDLE:
             topic.released = now

@@ -2,7 +2,8 @@
 
 A group's queue makes publishers wait (or ``offer`` refuse) at its bound, so a pull source
 is paced by the engine. A broadcast queue drops its oldest message instead and marks the
-next one ``lost``: its reader refills from the store.
+next one ``lost``: its reader refills from the store. Of provisional candles it holds the newest of each
+instrument only: a reader that lags finds the present behind what is durable, not a backlog of values.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from tapewick import metrics
 from tapewick.errors import BusError
-from tapewick.model import Instrument, Message, partition_of
+from tapewick.model import CandleBatch, Instrument, Message, partition_of
 
 __all__ = ["MemoryBus"]
 
@@ -37,13 +39,21 @@ def _size(message: Message) -> int:
 
 
 @dataclass(slots=True, eq=False)
+class _Newest:
+    """The place in line of an instrument's provisional candles; without a message once newer ones have come."""
+
+    message: CandleBatch | None
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Queue:
     """A byte-bounded queue with one or more readers."""
 
     limit: int
     group: str | None
     chosen: frozenset[int] | None = None
-    items: deque[Message] = field(default_factory=deque)
+    items: deque[tuple[Message | _Newest, int]] = field(default_factory=deque)  # each with its size
+    newest: dict[str, _Newest] = field(default_factory=dict)  # those in ``items``, by instrument
     bytes: int = 0
     unacked: int = 0
     lost: bool = False
@@ -65,21 +75,45 @@ class _Queue:
         for event in (self.filled, self.room, self.idle):
             event.set()
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message, size: int) -> None:
         if self.group is None:
             while self.full and self.items:
-                self.bytes -= _size(self.items.popleft())
+                self._take()
                 self.lost = True
         else:
             self.unacked += 1
             self.idle.clear()
-        self.items.append(message)
-        self.bytes += _size(message)
-        self.filled.set()
+        if self.group is None and isinstance(message, CandleBatch) and message.provisional:
+            self.items.append((self._superseding(message), size))
+        else:
+            self.items.append((message, size))
+        self.bytes += size
+        if len(self.items) == 1:  # else it has been told already
+            self.filled.set()
+
+    def _superseding(self, message: CandleBatch) -> _Newest:
+        """Its place in line; its predecessor's, if there is one, is empty from now on."""
+        old = self.newest.get(message.instrument)
+        if old is not None and old.message is not None:
+            self.bytes -= _size(old.message)
+            old.message = None
+        new = self.newest[message.instrument] = _Newest(message)
+        return new
+
+    def _take(self) -> Message:
+        """The oldest message; there is one wherever there are items, for a superseded one has its successor behind."""
+        while True:
+            message, size = self.items.popleft()
+            if isinstance(message, _Newest):
+                if message.message is None:
+                    continue
+                message = message.message
+                del self.newest[message.instrument]
+            self.bytes -= size
+            return message
 
     def get(self) -> MemoryDelivery:
-        message = self.items.popleft()
-        self.bytes -= _size(message)
+        message = self._take()
         if not self.full:
             self.room.set()
         lost, self.lost = self.lost, False
@@ -122,6 +156,7 @@ class MemoryBus:
     def __init__(self, max_bytes: int = 16 << 20, *, partitions: int = 16) -> None:
         self._limit, self._partitions = max_bytes, partitions
         self._topics: dict[str, list[_Queue]] = {}
+        self._split = False  # whether any queue takes some partitions only
         self._groups: dict[tuple[str, tuple[str, ...], frozenset[int] | None], _Queue] = {}
 
     async def __aenter__(self) -> Self:
@@ -141,10 +176,12 @@ class MemoryBus:
         if partitions is not None and not set(partitions) <= set(range(self._partitions)):
             raise BusError(f"partitions {sorted(partitions)}: engine.partitions is {self._partitions}")
         chosen = None if partitions is None else frozenset(partitions)
+        self._split = self._split or chosen is not None
         key = (group or "", tuple(topics), chosen)
         queue = self._groups.get(key) if group is not None else None
         if queue is None:
             queue = _Queue(self._limit, group, chosen)
+            metrics.watch_queue(f"bus {group or 'to all'}: {' '.join(topics)}", queue, lambda queue: queue.bytes)
             if group is not None:
                 self._groups[key] = queue
             for topic in topics:
@@ -161,7 +198,7 @@ class MemoryBus:
 
     def _queues(self, topic: str, message: Message) -> list[_Queue]:
         queues = self._topics.get(topic, [])
-        if all(queue.chosen is None for queue in queues):
+        if not self._split:
             return queues
         instrument = message.id if isinstance(message, Instrument) else message.instrument
         partition = partition_of(instrument, self._partitions) if instrument else None
@@ -170,10 +207,12 @@ class MemoryBus:
     def offer(self, topic: str, message: Message) -> bool:
         """Send now; False and nothing sent while a group's queue is full."""
         queues = self._queues(topic, message)
-        if any(q.group is not None and q.full for q in queues):
-            return False
         for queue in queues:
-            queue.put(message)
+            if queue.group is not None and queue.full:
+                return False
+        size = _size(message)
+        for queue in queues:
+            queue.put(message, size)
         return True
 
     async def publish(self, topic: str, message: Message) -> None:

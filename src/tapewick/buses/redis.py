@@ -31,6 +31,7 @@ __all__ = ["RedisBus"]
 BLOCK = 1000  # ms a read waits for news
 COUNT = 32  # messages a read takes of each stream at most
 FIELD = b"m"  # the only field of an entry
+NO_KEY = "requires the key to exist"  # what XGROUP says of a stream that is gone
 
 
 class RedisBus(NetworkBus):
@@ -102,8 +103,8 @@ class _RedisBroker:
     def _key(self, place: Place) -> str:
         return f"{self._name}:{place[0]}:{place[1]}"
 
-    async def _call(self, what: str, *commands: Sequence[Any], tolerate: str = "") -> list[Any]:
-        """Answers of ``commands``, sent together. An error whose text holds ``tolerate`` is an answer of None."""
+    async def _call(self, what: str, *commands: Sequence[Any], tolerate: Sequence[str] = ()) -> list[Any]:
+        """Answers of ``commands``, sent together; None for an error whose text holds one of ``tolerate``."""
         pipe = self._redis.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command)
@@ -112,7 +113,7 @@ class _RedisBroker:
         except (RedisError, OSError) as error:
             raise _broken(error, what) from error
         for at, answer in enumerate(answers):
-            if isinstance(answer, ResponseError) and tolerate and tolerate in str(answer):
+            if isinstance(answer, ResponseError) and any(text in str(answer) for text in tolerate):
                 answers[at] = None
             elif isinstance(answer, Exception):
                 raise _broken(answer, what) from answer
@@ -139,7 +140,7 @@ class _RedisBroker:
 
     async def ends(self, wanted: Collection[Place]) -> dict[Place, int]:
         asks = [("XINFO", "STREAM", self._key(place)) for place in wanted]
-        answers = await self._call("asking for streams", *asks, tolerate="no such key")
+        answers = await self._call("asking for streams", *asks, tolerate=("no such key",))
         return {
             place: 0 if answer is None else _number(answer["last-generated-id"])
             for place, answer in zip(wanted, map(_fields, answers), strict=True)
@@ -147,7 +148,7 @@ class _RedisBroker:
 
     async def floors(self, group: str, wanted: Collection[Place]) -> dict[Place, int]:
         makes = [("XGROUP", "CREATE", self._key(place), group, "0", "MKSTREAM") for place in wanted]
-        await self._call("making a group", *makes, tolerate="BUSYGROUP")
+        await self._call("making a group", *makes, tolerate=("BUSYGROUP",))
         asks = [("XINFO", "GROUPS", self._key(place)) for place in wanted]
         found = {}
         for place, answer in zip(wanted, await self._call("asking for groups", *asks), strict=True):
@@ -157,11 +158,11 @@ class _RedisBroker:
 
     async def commit(self, group: str, floors: Mapping[Place, int]) -> None:
         sets = [("XGROUP", "SETID", self._key(place), group, _id(floor)) for place, floor in floors.items()]
-        answers = await self._call("noting a group's floor", *sets, tolerate="NOGROUP")
+        answers = await self._call("noting a group's floor", *sets, tolerate=("NOGROUP", NO_KEY))
         gone = [place for place, answer in zip(floors, answers, strict=True) if answer is None]
         makes = [("XGROUP", "CREATE", self._key(place), group, _id(floors[place]), "MKSTREAM") for place in gone]
         if makes:
-            await self._call("making a group", *makes, tolerate="BUSYGROUP")
+            await self._call("making a group", *makes, tolerate=("BUSYGROUP",))
 
     async def standing(self, topic: str) -> dict[int, Standing]:
         wanted = places((topic,), self._partitions)
@@ -169,7 +170,7 @@ class _RedisBroker:
             ("XINFO", kind, self._key(place)) for place in wanted for kind in ("STREAM", "GROUPS")
         ]
         asks += [("XLEN", self._key(place)) for place in wanted]
-        answers = await self._call("asking for groups", *asks, tolerate="no such key")
+        answers = await self._call("asking for groups", *asks, tolerate=("no such key",))
         found = {}
         for at, place in enumerate(wanted):
             stream, length = _fields(answers[2 * at]), answers[2 * len(wanted) + at]

@@ -19,6 +19,7 @@ from tapewick import __version__, parts
 from tapewick.commands.options import Parser, flag, setting, settings_of
 from tapewick.commands.output import coloured, note, paint, plural, write
 from tapewick.errors import SourceError, StoreBusy, StoreDamaged, StoreError
+from tapewick.secrecy import masked, plain
 from tapewick.settings import Settings
 
 __all__ = ["EXAMPLES", "Finding", "options", "run"]
@@ -42,6 +43,7 @@ EXTRAS = {
     "pandas": "pandas",
 }
 LOW_DISK = 1 << 30
+LATE = 30.0  # seconds a replica may be behind
 
 
 class Finding(NamedTuple):
@@ -67,17 +69,19 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     findings = [*_installation(), *_machine(settings)]
     if settings.store.kind == "postgres":
-        findings.append(_server(settings))
+        findings += _server(settings)
     else:
         findings += _folder(settings, repair=args.repair)
     if args.online:
         findings.append(_venue(settings))
+    findings += _waiting(Path(settings.data.dir) / "spool")
     for finding in findings:
         write(_line(finding, args).encode())
     return max((finding.code for finding in findings if finding.state == "fail"), default=0)
 
 
 def _line(finding: Finding, args: argparse.Namespace) -> str:
+    finding = finding._replace(detail=plain(masked(finding.detail)))
     if args.json:
         return json.dumps({"check": finding.name, "state": finding.state, "detail": finding.detail}) + "\n"
     colours = {"ok": "green", "note": "dim", "warn": "yellow", "fail": "red"}
@@ -124,6 +128,16 @@ def _disk(folder: Path) -> Finding:
     return Finding("disk", "ok" if free >= LOW_DISK else "warn", text)
 
 
+def _waiting(folder: Path) -> Iterator[Finding]:
+    """What webhook ingest keeps on disk, or has set aside."""
+    sizes = {suffix: [path.stat().st_size for path in folder.glob(f"*{suffix}")] for suffix in (".seg", ".damaged")}
+    if any(sizes[".seg"]):
+        yield Finding("spool", "warn", f"{sum(sizes['.seg']):,} bytes of trades in {folder} wait for the store")
+    if sizes[".damaged"]:
+        text = f"{plural(len(sizes['.damaged']), 'damaged segment')} of trades set aside in {folder}: see the log"
+        yield Finding("spool", "warn", text)
+
+
 def _port(settings: Settings) -> Finding:
     host, port = settings.server.host, settings.server.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -155,12 +169,12 @@ def _folder(settings: Settings, *, repair: bool) -> Iterator[Finding]:
     yield from findings
 
 
-def _server(settings: Settings) -> Finding:
-    """What PostgreSQL answers, and at which level."""
+def _server(settings: Settings) -> list[Finding]:
+    """What PostgreSQL answers, and at which level; how far its replica is behind."""
     from tapewick.commands.running import run as run_until_signal
     from tapewick.stores.postgres import PostgresStore
 
-    findings = []
+    findings: list[Finding] = []
 
     async def work() -> int:
         own = settings.store
@@ -172,6 +186,10 @@ def _server(settings: Settings) -> Finding:
                 findings.append(
                     Finding("store", "fail", "; ".join(wrong), 4) if wrong else Finding("store", "ok", told)
                 )
+                if own.read_dsn:
+                    behind = await store.replica_lag()
+                    state: Literal["ok", "warn"] = "ok" if behind < LATE else "warn"
+                    findings.append(Finding("replica", state, f"reads are {behind:.1f} s behind what is written"))
         except StoreDamaged as error:
             findings.append(Finding("store", "fail", str(error), error.exit_code))
         except StoreError as error:
@@ -179,7 +197,7 @@ def _server(settings: Settings) -> Finding:
         return 0
 
     run_until_signal(work())
-    return findings[0] if findings else Finding("store", "warn", "interrupted")
+    return findings or [Finding("store", "warn", "interrupted")]
 
 
 async def _examined(settings: Settings) -> Finding:

@@ -6,24 +6,23 @@ import argparse
 import json
 from typing import Any
 
-from tapewick.commands.options import Parser, count, flag, option
+from tapewick.commands.options import Parser, access, count, flag, option, server
 from tapewick.commands.output import Progress, plural, write
 from tapewick.errors import ConfigError
 
-__all__ = ["EXAMPLES", "options", "run"]
+__all__ = ["EXAMPLES", "options", "run", "token"]
 
 EXAMPLES = (
-    "tapewick feed --key KEY                                  10,000 trades of hook:FEED, 1,000 a second",
-    "tapewick feed --key KEY --rate 20000 --batch 1000 --count 1000000",
-    "tapewick feed --key KEY --verify --json                  and read back that each acknowledged trade is there once",
+    "tapewick feed --token KEY                                10,000 trades of hook:FEED, 1,000 a second",
+    "tapewick feed --token KEY --rate 20000 --batch 1000 --count 1000000",
+    "tapewick feed --token KEY --verify --json                and read back that each acknowledged trade is there once",
 )
-KEY_VARIABLE = "TAPEWICK_KEY"
 
 
 def options(parser: Parser) -> None:
     """Add the command's arguments to ``parser``."""
-    option(parser, "--url", "the server", default="http://127.0.0.1:8080", metavar="URL")
-    option(parser, "--key", "an API key with the scope ingest (and read, to verify)", metavar="KEY")
+    server(parser, default="http://127.0.0.1:8080")
+    option(parser, "--key", "another name of --token: a key with the scope ingest (and read, to verify)", metavar="KEY")
     option(parser, "--instrument", "what to feed; its ids are contiguous", default="hook:FEED", metavar="ID")
     option(parser, "--rate", "trades per second", default="1000", type=count, metavar="N")
     option(parser, "--batch", "trades per request", default="500", type=count, metavar="N")
@@ -42,18 +41,24 @@ def run(args: argparse.Namespace) -> int:
     """
     from tapewick.commands.running import run as run_until_signal
 
-    if not args.key:
-        raise ConfigError(f"feeding needs a key: --key KEY or {KEY_VARIABLE}; tapewick keys create makes one")
+    if not token(args):
+        raise ConfigError("feeding needs a key: --token KEY or TAPEWICK_TOKEN; tapewick keys create makes one")
     if not args.rate or not args.batch:
         raise ConfigError("--rate and --batch must be at least 1")
     return run_until_signal(_work(args))
+
+
+def token(args: argparse.Namespace) -> str:
+    """What the flags and variables of either name give, ``--token`` first; empty without any."""
+    return access(args).token or args.key or ""
 
 
 async def _work(args: argparse.Namespace) -> int:
     from tapewick.commands.feeder import Feeder
 
     progress = Progress("trade", shown=not args.no_progress)
-    feeder = Feeder(args.url, args.key, args.instrument, seed=args.seed, patience=args.patience)
+    tls = access(args).tls
+    feeder = Feeder(args.url, token(args), args.instrument, tls=tls, seed=args.seed, patience=args.patience)
     try:
         await feeder.send(args.count, rate=args.rate, size=args.batch, progress=progress)
     finally:

@@ -10,27 +10,39 @@ from typing import Any
 
 import httpx2
 
+from tapewick._client_address import authorization, trust
 from tapewick.client import Client
 from tapewick.commands.output import Progress
 from tapewick.errors import Disconnected, NotFound, Unauthorized, VenueRefused
 
 __all__ = ["Feeder"]
 
+AGAIN = (409, 429, 502, 503, 504)
 TRY_AGAIN = 0.2  # seconds, where the server names none
 
 
 class Feeder:
     """Sends trades with ids that follow what the tape holds, and remembers which were acknowledged.
 
-    ``patience``: seconds without any answer after which it gives up. A request that got no answer, 429 or 503 is sent
-    again as it was, with the same idempotency key, not before the time the server names.
+    ``patience``: seconds without any answer after which it gives up. A request that got no answer, 429, 503, 409 (it is
+    under way still), or a 502 or 504 of a load balancer is sent again as it was, with the same idempotency key, not
+    before the time that is named. ``tls``: as of ``Client``.
     """
 
-    def __init__(self, url: str, key: str, instrument: str, *, seed: int = 1, patience: float = 60.0) -> None:
-        self._url, self._key, self._instrument = url.rstrip("/"), key, instrument
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        instrument: str,
+        *,
+        tls: str | None = None,
+        seed: int = 1,
+        patience: float = 60.0,
+    ) -> None:
+        self._url, self._token, self._tls, self._instrument = url.rstrip("/"), token, tls, instrument
         self._seed, self._patience = seed, patience
         self.acknowledged: set[int] = set()
-        self._counts = {"sent": 0, "accepted": 0, "duplicates": 0, "rejected": 0}
+        self._counts = {"sent": 0, "accepted": 0, "duplicates": 0, "queued": 0, "rejected": 0}
         self._refusals = {"over_quota": 0, "unavailable": 0, "unanswered": 0}
 
     def outcome(self) -> dict[str, Any]:
@@ -44,8 +56,9 @@ class Feeder:
         Raises ``Disconnected``, and ``VenueRefused`` for an answer that trying again does not change.
         """
         first, started = await self._next_id(), time.monotonic()
-        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
-        async with httpx2.AsyncClient(timeout=30, trust_env=False, headers=headers) as client:
+        headers = {**authorization(self._token), "content-type": "application/json"}
+        verify = trust(self._tls) or True
+        async with httpx2.AsyncClient(timeout=30, trust_env=False, headers=headers, verify=verify) as client:
             for done in range(0, total, size):
                 await asyncio.sleep(max(0.0, started + done / rate - time.monotonic()))
                 ids = range(first + done, first + min(done + size, total))
@@ -55,10 +68,21 @@ class Feeder:
                     progress.update(done + len(ids), (done + len(ids)) / total)
 
     async def verify(self) -> dict[str, int]:
-        """How many acknowledged trades the tape holds, lacks, and holds more than once."""
+        """How many acknowledged trades the tape holds, lacks, and holds more than once.
+
+        Those answered ``queued`` have time to come: it is looked again until they are there, or patience ends.
+        """
+        end = time.monotonic() + self._patience
+        told = await self._verified()
+        while told["missing"] and self._counts["queued"] and time.monotonic() < end:
+            await asyncio.sleep(TRY_AGAIN)
+            told = await self._verified()
+        return told
+
+    async def _verified(self) -> dict[str, int]:
         seen: set[int] = set()
         doubled = 0
-        async with Client(self._url, token=self._key) as client:
+        async with Client(self._url, token=self._token, tls=self._tls) as client:
             if self.acknowledged:
                 async for page in client.trade_pages(self._instrument, since=0, limit=0):
                     for row in page.rows:
@@ -72,7 +96,7 @@ class Feeder:
         }
 
     async def _next_id(self) -> int:
-        async with Client(self._url, token=self._key) as client:
+        async with Client(self._url, token=self._token, tls=self._tls) as client:
             try:
                 ranges = (await client.coverage(self._instrument))["ranges"]
             except (NotFound, Unauthorized):  # no tape yet, or a key that may only write
@@ -112,7 +136,7 @@ class Feeder:
             if answer.status_code == 202:
                 self._note(answer.json(), ids)
                 return
-            if answer.status_code not in (429, 503) or time.monotonic() - last > self._patience:
+            if answer.status_code not in AGAIN or time.monotonic() - last > self._patience:
                 raise VenueRefused(
                     f"{self._url} answered HTTP {answer.status_code}: {ascii(answer.text[:200])}",
                     status=answer.status_code,
@@ -122,6 +146,6 @@ class Feeder:
             await asyncio.sleep(float(named) if named.isdigit() else TRY_AGAIN)
 
     def _note(self, told: dict[str, Any], ids: range) -> None:
-        for name in ("accepted", "duplicates", "rejected"):
+        for name in ("accepted", "duplicates", "queued", "rejected"):
             self._counts[name] += told[name]
         self.acknowledged.update(ids[one["index"]] for one in told["verdicts"] if one["verdict"] != "rejected")

@@ -1,15 +1,23 @@
-"""``keys``: make, list and end the API keys of a data folder; a running server sees the change at once."""
+"""``keys``: make, list and end API keys, of a data folder or of the database that gateways share.
+
+A running server sees a change of the folder's at once, of the database's within seconds.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
 
 from tapewick.commands.options import Parser, flag, option, setting, settings_of
 from tapewick.commands.output import coloured, moment, note, table, write
 from tapewick.errors import ConfigError
 from tapewick.keys import SCOPES, Key, KeyFile
+
+if TYPE_CHECKING:
+    from tapewick.stores._postgres_keys import KeyTable
 
 __all__ = ["EXAMPLES", "options", "run"]
 
@@ -18,6 +26,7 @@ EXAMPLES = (
     "tapewick keys list                                            who may do what; never the keys themselves",
     "tapewick keys revoke tw_1f0c9a2b                              end one now",
 )
+T = TypeVar("T")
 HEADS = ("id", "scopes", "instruments", "state", "created", "expires", "note")
 
 
@@ -30,34 +39,58 @@ def options(parser: Parser) -> None:
     option(parser, "--days", "days until it expires", default="0", type=_days, shown_default="never")
     option(parser, "--note", "whose it is, for the list", default="", shown_default="none")
     setting(parser, "data.dir", "--data")
+    setting(parser, "store.kind", "--store")
     flag(parser, "--json", "JSON Lines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it. Raises ``ConfigError`` (exit 2) for an unknown scope or key."""
-    file = KeyFile(settings_of(args).data.dir)
-    if args.action == "create":
-        scopes = [scope.strip() for scope in args.scope.split(",") if scope.strip()]
-        key, token = file.create(scopes, instruments=args.instruments, days=args.days, note=args.note)
-        if args.json:
-            write(json.dumps({"key": token, **_row(key, file.now)}).encode() + b"\n")
+    """Do it. Raises ``ConfigError`` (exit 2) for an unknown scope or key, ``StoreError`` where a database is away."""
+    import asyncio
+
+    from tapewick import registry
+
+    return asyncio.run(_run(args, registry.keys(settings_of(args))))
+
+
+async def _run(args: argparse.Namespace, keys: KeyFile | KeyTable) -> int:
+    await keys.start()
+    try:
+        if args.action == "create":
+            await _create(args, keys)
+        elif args.action == "revoke":
+            if args.id is None:
+                raise ConfigError("which key? name its id: tapewick keys revoke ID")
+            key = await _had(keys.revoke(args.id))
+            write(json.dumps(_row(key, keys.now)).encode() + b"\n" if args.json else f"{key.id} is revoked\n".encode())
         else:
-            write(token.encode() + b"\n")
-            note(f"{key.id} may {', '.join(key.scopes)}; keep it now, it is not shown again")
-        return 0
-    if args.action == "revoke":
-        if args.id is None:
-            raise ConfigError("which key? name its id: tapewick keys revoke ID")
-        key = file.revoke(args.id)
-        write(json.dumps(_row(key, file.now)).encode() + b"\n" if args.json else f"{key.id} is revoked\n".encode())
-        return 0
-    rows = [_row(key, file.now) for key in file.keys()]
+            _show(args, [_row(key, keys.now) for key in await _had(keys.keys())])
+    finally:
+        await keys.stop()
+    return 0
+
+
+async def _had(value: T | Awaitable[T]) -> T:
+    """What a file answers at once and a database after a while."""
+    return await value if isinstance(value, Awaitable) else value
+
+
+async def _create(args: argparse.Namespace, keys: KeyFile | KeyTable) -> None:
+    scopes = [scope.strip() for scope in args.scope.split(",") if scope.strip()]
+    made = keys.create(scopes, instruments=args.instruments, days=args.days, note=args.note)
+    key, token = await _had(made)
+    if args.json:
+        write(json.dumps({"key": token, **_row(key, keys.now)}).encode() + b"\n")
+    else:
+        write(token.encode() + b"\n")
+        note(f"{key.id} may {', '.join(key.scopes)}; keep it now, it is not shown again")
+
+
+def _show(args: argparse.Namespace, rows: list[dict[str, str]]) -> None:
     if args.json:
         write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-        return 0
+        return
     texts = ([str(row[head]) for head in HEADS] for row in rows)
     write(table(HEADS, texts, colour=coloured(args.color, sys.stdout)).encode())
-    return 0
 
 
 def _row(key: Key, now: int) -> dict[str, str]:

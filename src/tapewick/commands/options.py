@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from tapewick import audit
 from tapewick.config import SETTINGS, closest, load, shown
 from tapewick.errors import ConfigError, UnknownTimeframe
 from tapewick.settings import Settings
@@ -50,6 +51,16 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )
         self.add_argument("-h", "--help", action="help", help="show this help")
+
+    def refuse_unknown(self, words: Sequence[str]) -> None:
+        """Raise ``ConfigError`` for a flag there is not. It names the flag alone: what follows may be a secret, and
+        must not be taken for another argument either."""
+        for word in words:
+            if word == "--":
+                return
+            name = word.partition("=")[0]
+            if re.match(r"--?[^\d\W]", word) and name not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {name}")
 
     def error(self, message: str) -> NoReturn:
         """Raise ``ConfigError`` with ``message``, what was probably meant, and where help is."""
@@ -172,6 +183,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """The settings ``args`` lead to; from here on they decide which engine runs. Raises ``ConfigError``."""
     flags = {key.removeprefix(_SETTING): value for key, value in vars(args).items() if key.startswith(_SETTING)}
     loaded = load(flags, config=args.config, no_config=args.no_config, env_file=args.env_file)
+    audit.keep(loaded.settings.log.audit)
+    values = {setting.key: getattr(getattr(loaded.settings, setting.section), setting.name) for setting in SETTINGS}
+    audit.configured(
+        {key: shown(_BY_KEY[key], value) for key, value in values.items() if loaded.origins[key] != "default"}
+    )
     if loaded.settings.engine.kind != "auto":
         os.environ["TAPEWICK_ENGINE"] = loaded.settings.engine.kind  # read where tapewick.engine is imported
     return loaded.settings

@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
+from tapewick.secrecy import masked, plain
 from tapewick.settings import Log
+
+if TYPE_CHECKING:
+    import logging
 
 __all__ = ["Progress", "coloured", "configure_logs", "moment", "note", "paint", "plural", "table", "write"]
 
@@ -112,17 +116,49 @@ def configure_logs(log: Log) -> None:
     import structlog
 
     level = getattr(logging, log.level.upper())
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_foreign())
+    logging.basicConfig(level=level, handlers=[handler])
     logging.getLogger("picows").setLevel(logging.WARNING)  # two lines per connection at INFO
-    renderer = structlog.processors.JSONRenderer() if log.json else structlog.dev.ConsoleRenderer(colors=False)
+    renderers = [_json] if log.json else [_safe, structlog.dev.ConsoleRenderer(colors=False)]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _safe(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Secrets masked; no text can begin a line that looks like another event: tracebacks are indented."""
+    for name, value in event.items():
+        if name == "exception":
+            event[name] = "\n".join(f"    {plain(masked(line))}" for line in str(value).splitlines())
+        elif name == "event":
+            event[name] = plain(masked(str(value)))
+        elif not isinstance(value, bool | int | float | None):  # the renderer quotes what is no plain word
+            event[name] = masked(value if isinstance(value, str) else repr(value))
+    return event
+
+
+def _json(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+    """One JSON object, secrets masked."""
+    import structlog
+
+    return masked(str(structlog.processors.JSONRenderer(default=repr)(logger, method, event)))
+
+
+def _foreign() -> logging.Formatter:
+    """For what libraries log: the same care."""
+    import logging
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return "\n    ".join(plain(masked(line)) for line in super().format(record).splitlines())
+
+    return Formatter("%(levelname)s %(name)s: %(message)s")

@@ -13,9 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tapewick.decimals import INT64_MAX
 from tapewick.engine import REJECTS, TapeCore
+from tapewick.engine._doubts import Doubts
 from tapewick.engine._gaps import Gaps
 from tapewick.model import (
     I64,
@@ -36,6 +38,7 @@ __all__ = ["Engine", "Tape"]
 
 COLUMNS = ("trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side", "seq")
 SMALL = 4096  # trades up to which batches of one commit are joined
+NO_NAMES = np.empty((0, 2), np.int64)
 TOLERANCE = 5 * SECOND  # how far a trade may lie ahead of its source's clock
 
 
@@ -54,6 +57,9 @@ class Tape:
         self._cause = "restart" if len(state.ranges) else "stream"
         self._cut = -1  # seq of the last trade before the connection was lost
         self._batches: list[TradeBatch] = []
+        self.doubts = None if contiguous else Doubts()
+        """Trades that the store must be asked about; None where the ledger tells trades apart."""
+        self._names: list[I64] = []
         self._asked_keys: set[tuple[int, int]] = set()
         self._asked_windows: set[tuple[int, int]] = set()
 
@@ -102,13 +108,32 @@ class Tape:
         for (low, high), since in zip(wanted.ranges, times, strict=True):
             self.gaps.ask(low, high, since, ranges)
 
-    def disconnected(self) -> None:
-        """The source lost its connection: a hole found next is its doing."""
+    def disconnected(self, cause: str = "reconnect") -> None:
+        """The source lost its connection, or the bus messages: a hole found next is its doing."""
         if self._cause == "stream":
-            self._cause, self._cut = "reconnect", self._core.seq
+            self._cause, self._cut = cause, self._core.seq
 
     def ingest(self, batch: TradeBatch, latest: int, rejects: Counter[str]) -> int:
-        """Take in new trades; returns how many were new and counts the others by reason."""
+        """Take in new trades; returns how many were new and counts the others by reason.
+
+        Where ids are ``unique`` nothing is taken in before the store was asked: see ``settle``.
+        """
+        if self.doubts is not None:
+            self.doubts.add(batch, latest)
+            return 0
+        return self._fold(batch, latest, rejects)
+
+    def settle(self, known: npt.NDArray[np.bool_], rejects: Counter[str]) -> int:
+        """Take in what ``doubts`` asked about and the store does not know; returns how many were new."""
+        assert self.doubts is not None, "ids are contiguous: the ledger knows"
+        new = 0
+        for batch, latest, repeated in self.doubts.settle(known):
+            if repeated:
+                rejects["duplicate"] += repeated
+            new += self._fold(batch, latest, rejects)
+        return new
+
+    def _fold(self, batch: TradeBatch, latest: int, rejects: Counter[str]) -> int:
         batch = self._scaled(batch, rejects)
         watermark = self._core.watermark
         covers = None if batch.covers is None else np.array(batch.covers, np.int64).reshape(-1, 2)
@@ -126,10 +151,11 @@ class Tape:
             Reason.REPAIR if batch.late else Reason.LATE,
             self.instrument.venue == "chainlink",
         )
-        for reason, count in zip(REJECTS, counts.tolist(), strict=True):
-            if count:
-                rejects[reason] += count
         new = len(accepted)
+        if new < len(batch):
+            for reason, count in zip(REJECTS, counts.tolist(), strict=True):
+                if count:
+                    rejects[reason] += count
         if new:
             # In place where all are new: this runs for every trade that comes alone.
             kept = batch if new == len(batch) else batch.select(accepted)
@@ -137,6 +163,9 @@ class Tape:
             newest = max(kept.ts_event.tolist()) if new < 32 else int(kept.ts_event.max())
             kept.late = batch.late or newest < watermark
             kept.seq, kept.epoch, kept.covers = np.arange(last - new + 1, last + 1), self.epoch, None
+            if self.doubts is not None:
+                self._names.append(kept.names)
+                kept.key = None
             self._batches.append(kept)
         return new
 
@@ -202,6 +231,7 @@ class Tape:
         if taken.holes_changed or self.gaps.reaching:
             self.gaps.update(self._core.ranges().tolist(), self._cause)
         batches, self._batches = self._batches, []
+        names, self._names = self._names, []
         if batches and self._core.seq > self._cut:
             self._cause = "stream"
         self._asked_keys.clear()
@@ -217,6 +247,7 @@ class Tape:
             ranges_put=taken.ranges_put,
             ranges_gone=taken.ranges_gone,
             gaps=self.gaps.take(),
+            names=np.concatenate(names) if names else NO_NAMES,
         )
 
     def live(self) -> CandleBatch | None:
@@ -285,6 +316,7 @@ class Engine:
         self.rejects: Counter[str] = Counter()
         self.pending_bytes = 0
         self._touched: set[str] = set()
+        self._doubtful: set[str] = set()
         self.fed: set[str] = set()
         """Instruments that were given batches."""
 
@@ -303,7 +335,8 @@ class Engine:
     def ingest(self, batch: TradeBatch, now: int) -> int:
         """Take in a batch; returns the number of new trades. ``now`` (ns) is the wall clock.
 
-        A batch of an instrument that was never announced is counted as ``unknown_instrument``.
+        A batch of an instrument that was never announced is counted as ``unknown_instrument``. One whose ids are
+        ``unique`` waits for ``settle``.
         """
         tape = self.tapes.get(batch.instrument)
         if tape is None:
@@ -313,6 +346,32 @@ class Engine:
         self._touched.add(batch.instrument)
         self.fed.add(batch.instrument)
         self.pending_bytes += new * 61
+        if tape.doubts is not None:
+            self._doubtful.add(batch.instrument)
+            self.pending_bytes += batch.nbytes
+        return new
+
+    def waits(self, instrument: str) -> bool:
+        """Whether batches of this tape wait for ``settle``."""
+        return instrument in self._doubtful
+
+    def doubtful(self) -> list[tuple[Tape, I64]]:
+        """Tapes with batches that wait, and the names (n, 2) to ask the store about; then ``settle`` each."""
+        tapes = [self.tapes[id] for id in sorted(self._doubtful) if id in self.tapes]
+        self._doubtful.clear()
+        found = []
+        for tape, names in [(tape, tape.doubts.ask()) for tape in tapes if tape.doubts is not None]:
+            if names is not None and len(names):
+                found.append((tape, names))
+            elif names is not None:  # only the time went on
+                self.settle(tape, np.zeros(0, np.bool_))
+        return found
+
+    def settle(self, tape: Tape, known: npt.NDArray[np.bool_]) -> int:
+        """Take in what the store does not know (``known``, shape (n,), is what it does); returns how many were new."""
+        new = tape.settle(known, self.rejects)
+        if self.tapes.get(tape.instrument.id) is tape:
+            self._touched.add(tape.instrument.id)
         return new
 
     def missing(self) -> list[tuple[Tape, I64, I64]]:
@@ -324,7 +383,8 @@ class Engine:
         """One commit group: every touched tape that has something to write."""
         group = [tape.take() for tape in map(self.tapes.__getitem__, sorted(self._touched)) if tape.pending]
         self._touched.clear()
-        self.pending_bytes = 0
+        waiting = (self.tapes[id].doubts for id in self._doubtful if id in self.tapes)
+        self.pending_bytes = sum(doubts.nbytes for doubts in waiting if doubts is not None)
         return group
 
     def drop(self, instruments: Iterable[str]) -> None:
@@ -332,6 +392,7 @@ class Engine:
         for instrument in instruments:
             self.tapes.pop(instrument, None)
             self._touched.discard(instrument)
+            self._doubtful.discard(instrument)
 
     @property
     def newest(self) -> int:

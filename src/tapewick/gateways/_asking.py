@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -15,13 +15,12 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 
 from tapewick import metrics
-from tapewick.channel import parse_position
 from tapewick.errors import BadRequest, NotFound
 from tapewick.formats.text import csv_head, csv_rows
 from tapewick.gateways._problem import MEDIA_TYPE, Problem
-from tapewick.gateways._quota import Quota, Slot
+from tapewick.gateways._quota import HEAVY_ROWS, Quota, Slot
 from tapewick.market import Market
-from tapewick.model import Head, position
+from tapewick.model import position
 
 __all__ = [
     "CSV",
@@ -42,14 +41,12 @@ __all__ = [
     "known",
     "market_of",
     "only_known",
-    "own_offset",
     "with_changes",
 ]
 
 JSON, CSV = "application/json", "text/csv"
 _ID = re.compile(r"[^\s:]+:\S+")
 MANY_BYTES = 65_536  # of rows: what is done with more would hold up the loop
-HEAVY_ROWS = 2000  # from here on an answer counts as costly
 
 AnyRequest = Request[Any, Any, Any]
 InstrumentId = Annotated[str, QueryParameter(description="Instrument, for example binance:BTCUSDT.")]
@@ -83,13 +80,21 @@ def market_of(request: AnyRequest) -> Market:
 
 def heavy(request: AnyRequest) -> Slot:
     """A place for a costly request of this client's address. Raises ``TooManyRequests``."""
-    quota: Quota = request.app.state.quota
-    return quota.slot(request.client.host if request.client else "")
+    return _quota(request).slot(_address(request))
 
 
 def heavy_rows(request: AnyRequest, limit: int) -> AbstractContextManager[object]:
     """A place for a request of ``limit`` rows, if that many are costly. Raises ``TooManyRequests``."""
-    return heavy(request) if limit >= HEAVY_ROWS else nullcontext()
+    return _quota(request).for_rows(_address(request), limit)
+
+
+def _quota(request: AnyRequest) -> Quota:
+    quota: Quota = request.app.state.quota
+    return quota
+
+
+def _address(request: AnyRequest) -> str:
+    return request.client.host if request.client else ""
 
 
 def only_known(request: AnyRequest) -> None:
@@ -118,14 +123,6 @@ async def known(market: Market, instrument: str) -> None:
         if _ID.fullmatch(instrument):
             raise
         raise BadRequest(f"{error}; an instrument is written venue:symbol", field="instrument") from error
-
-
-def own_offset(since: str, head: Head) -> int:
-    """The offset of a position on this tape. Raises ``BadRequest``."""
-    epoch, offset = parse_position(since)
-    if epoch not in (None, head.epoch):
-        raise BadRequest(f"since={since!r} is of another tape (now {head.epoch}); read without it", field="since")
-    return offset
 
 
 def check_range(start: int | None, end: int | None) -> None:

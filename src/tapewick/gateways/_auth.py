@@ -12,7 +12,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tapewick.errors import ConfigError, Forbidden, Unauthorized
-from tapewick.keys import SCOPES, Grant, KeyFile
+from tapewick.gateways._address import FORWARDED, loopback
+from tapewick.gateways._quota import Quota, Slot
+from tapewick.keys import SCOPES, Grant, Keys
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
@@ -25,6 +27,7 @@ PUBLIC = {"public": True}
 
 DOCUMENTS = "/schema"
 HASHED = "sha256:"
+NAMES_OF_HERE = ("localhost", "127.0.0.1", "[::1]")
 LEAST = 16  # characters of a token: shorter ones can be guessed
 SUBPROTOCOL = "tapewick.key."
 EVERYBODY = Grant("", frozenset(SCOPES))
@@ -32,28 +35,46 @@ EVERYBODY = Grant("", frozenset(SCOPES))
 
 class Guard:
     """Knows the tokens and the stored keys. Each of ``tokens`` is one as it is, or ``sha256:`` and the hex digest of
-    one; they may do everything. With none, and unless keys are ``required``, everybody may read.
-    Raises ``ConfigError`` for one that is too short, or no digest."""
+    one; they may do everything. With none, and unless keys are ``required``, everybody may read. ``push_per_key``:
+    push connections one of them may have open. Raises ``ConfigError`` for one that is too short, or no digest."""
 
-    def __init__(self, tokens: Collection[str] = (), keys: KeyFile | None = None, *, required: bool = False) -> None:
+    def __init__(
+        self,
+        tokens: Collection[str] = (),
+        keys: Keys | None = None,
+        *,
+        required: bool = False,
+        push_per_key: int = 16_384,
+    ) -> None:
         self._digests = [_digest(number, token) for number, token in enumerate(tokens, 1)]
         self._keys, self._required = keys, required
+        self._seats = Quota(push_per_key, what="push connections", whose="this key", setting="server.push_per_key")
+
+    async def start(self) -> None:
+        """Be able to answer: where keys are shared, know them. Raises ``TapewickError``."""
+        if self._keys is not None:
+            await self._keys.start()
+
+    async def stop(self) -> None:
+        """Let go of where the keys are."""
+        if self._keys is not None:
+            await self._keys.stop()
 
     @property
     def open(self) -> bool:
         """Whether everybody may come in."""
         return not self._digests and not self._required
 
-    def check(self, token: str | None, scope: str = "read") -> Grant:
+    def check(self, token: str | None, scope: str = "read", *, local: bool = True) -> Grant:
         """What ``token`` grants its bearer; where everybody may come in, that to who shows none.
 
         Raises ``Unauthorized`` unless it is known, ``Forbidden`` if it is not for ``scope``. Writing trades is never
-        open to everybody.
+        open to everybody, administration only to who is ``local``: at this very machine.
         """
-        if self.open and scope != "ingest":
+        if self.open and (scope == "read" or (scope == "admin" and local and token is None)):
             return EVERYBODY
         if token is None:
-            how = " (tapewick keys create makes one)" if scope == "ingest" else ""
+            how = "" if scope == "read" else f" (tapewick keys create --scope {scope} makes one)"
             raise Unauthorized(f"a token is required{how}: send it as Authorization: Bearer TOKEN")
         grant = self._known(token)
         if grant is None:
@@ -61,6 +82,15 @@ class Guard:
         if scope not in grant.scopes and "admin" not in grant.scopes:
             raise Forbidden(f"key {grant.id} lacks the scope {scope}: use a key that has it")
         return grant
+
+    def known(self, token: str | None) -> str | None:
+        """The id of the key ``token`` is; None for a stranger, or no token."""
+        grant = self._known(token) if token else None
+        return None if grant is None else grant.id
+
+    def seat(self, grant: Grant) -> Slot | None:
+        """A place for a push connection of the grant's key; None needs none. Raises ``TooManyRequests``."""
+        return self._seats.slot(grant.id) if grant.id else None
 
     def _known(self, token: str) -> Grant | None:
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
@@ -94,11 +124,12 @@ def _digest(number: int, token: str) -> bytes:
 
 
 def carried(header: Callable[[str], str | None]) -> str | None:
-    """The token in a request's headers: ``Authorization``, or the one Binance clients send. None without one."""
+    """The token in a request's headers: ``Authorization``, or the one that Binance clients or clients of older
+    systems send. None without one."""
     scheme, _, token = (header("Authorization") or "").strip().partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    return header("X-MBX-APIKEY") or None
+    return header("X-MBX-APIKEY") or header("X-API-Key") or None
 
 
 def offered(subprotocols: Collection[str]) -> str | None:
@@ -111,6 +142,17 @@ def route_guard(guard: Guard) -> Callable[[ASGIConnection[Any, Any, Any, Any], B
 
     async def check(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         if not handler.opt.get("public") and not connection.scope["path"].startswith(DOCUMENTS):
-            guard.check(carried(connection.headers.get), handler.opt.get("scope", "read"))
+            scope = handler.opt.get("scope", "read")
+            if scope != "read" or not guard.open:
+                guard.check(carried(connection.headers.get), scope, local=_local(connection))
 
     return check
+
+
+def _local(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Whether somebody at this machine asks: no proxy in between, and no page whose name was made to point here."""
+    headers = connection.headers
+    near = connection.client is not None and loopback(connection.client.host)
+    direct = not any(name in headers for name in (FORWARDED, "forwarded", "x-real-ip", "via"))
+    host = headers.get("host", "")
+    return near and direct and (host if host.endswith("]") else host.rpartition(":")[0] or host) in NAMES_OF_HERE

@@ -104,7 +104,7 @@ class Bars:
         self._loop = asyncio.get_running_loop()
         self._ready = False
         self._open: CandleBatch | None = None
-        self._shown = NO_TIME  # open time of the newest bar sent open
+        self._shown = NO_TIME  # open time of the newest bar sent open, or that was to be when the next one came
         self._patience = 0.0  # until when the bar behind it waits
         self._closed = NO_TIME  # open time of the newest bar sent closed, or closed before anybody listened
         self._last: CandleBatch | None = None  # the newest bar with trades, of which flat ones are made
@@ -129,8 +129,10 @@ class Bars:
         opened = int(batch.rows["open_time"][0])
         if not self._ready or opened <= self._closed:
             return
-        if self._open is None or int(self._open.rows["open_time"][0]) < opened:
+        waiting = None if self._open is None else int(self._open.rows["open_time"][0])
+        if waiting is None or waiting < opened:
             self._patience = self._loop.time() + PATIENCE
+            self._shown = max(self._shown, NO_TIME if waiting is None else waiting)
         self._open = batch
         self._push_soon()
 

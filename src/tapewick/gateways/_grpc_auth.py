@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -11,13 +11,14 @@ from grpc_health.v1 import health
 from tapewick.errors import Forbidden, Unauthorized
 from tapewick.gateways._auth import Guard, carried
 
-__all__ = ["GuardInterceptor"]
+__all__ = ["GuardInterceptor", "token_in"]
 
 Handler = Any  # a method of any shape, or None
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Ends calls of clients that ``guard`` does not admit with UNAUTHENTICATED; asking for health is free."""
+    """Ends calls of clients that ``guard`` does not admit with UNAUTHENTICATED, of keys that may not read with
+    PERMISSION_DENIED; asking for health is free."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -28,22 +29,31 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(details)
         if handler is None or details.method.startswith(f"/{health.SERVICE_NAME}/"):
             return handler
-        told = {name.lower(): value for name, value in details.invocation_metadata if isinstance(value, str)}
         try:
-            self._guard.check(carried(lambda name: told.get(name.lower())))
-        except (Unauthorized, Forbidden) as error:
-            return _refusing(handler, str(error))
+            self._guard.check(token_in(details.invocation_metadata))
+        except Unauthorized as error:
+            return _refusing(handler, grpc.StatusCode.UNAUTHENTICATED, str(error))
+        except Forbidden as error:
+            return _refusing(handler, grpc.StatusCode.PERMISSION_DENIED, str(error))
         return handler
 
 
-def _refusing(handler: grpc.RpcMethodHandler[Any, Any], why: str) -> grpc.RpcMethodHandler[Any, Any]:
+def token_in(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """The token that a call's metadata carry; None without one."""
+    told = {name.lower(): value for name, value in metadata if isinstance(value, str)}
+    return carried(lambda name: told.get(name.lower()))
+
+
+def _refusing(
+    handler: grpc.RpcMethodHandler[Any, Any], code: grpc.StatusCode, why: str
+) -> grpc.RpcMethodHandler[Any, Any]:
     """A method of the same shape that only refuses: of another shape it would wait for what never comes."""
 
     async def one(request: object, context: Any) -> None:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+        await context.abort(code, why)
 
     async def many(request: object, context: Any) -> AsyncIterator[bytes]:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+        await context.abort(code, why)
         yield b""
 
     shapes: dict[tuple[bool, bool], Any] = {

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace as with_fields
 
 from tapewick import wire
-from tapewick.channel import parse_position
+from tapewick.closed_candles import closed_candles, without_open
 from tapewick.errors import BadRequest
+from tapewick.gateways._since import changed_after, own_offset
 from tapewick.market import FAR, CandleAnswer, Fill, Market, Window
-from tapewick.model import NO_END, NO_TIME, Gap, Head, State, position
+from tapewick.model import NO_END, NO_TIME, Gap, position
 from tapewick.proto_books import whole_book
-from tapewick.timeframe import Timeframe, bucket_end, parse
+from tapewick.timeframe import bucket_end, parse
 from tapewick.v1 import market_pb2 as market_pb
 from tapewick.v1 import service_pb2 as pb
 
@@ -64,8 +66,8 @@ class Queries:
         newest = not asked.HasField("start")
         window = Window(_time(asked, "start"), _time(asked, "end"), _limit(asked.limit), newest)
         _check_range(window.start, window.end)
-        read = self._market.candles if asked.include_open else self._closed
-        found = await read(asked.instrument, tf, window, fill=FILLS.get(asked.fill))
+        read = self._market.candles if asked.include_open else partial(closed_candles, self._market)
+        found = await read(asked.instrument, tf, window, fill=_fill(asked.fill))
         rows, more = found.batch.rows, True
         if len(rows) >= window.limit and newest:
             following.end = int(rows["open_time"][0])
@@ -77,31 +79,18 @@ class Queries:
             more = False
         return found, position(found.head.epoch, found.head.pos), more
 
-    async def _closed(self, id: str, tf: Timeframe, window: Window, *, fill: Fill | None) -> CandleAnswer:
-        """``Market.candles`` as if there were no open candle: closed rows up to the limit."""
-        room = 0
-        while True:
-            wider = window._replace(limit=window.limit + room)
-            found = await self._market.candles(id, tf, wider, fill=fill)
-            closed = _without_open(found)
-            left_out = len(found.batch.rows) - len(closed.batch.rows)
-            if left_out <= room or len(found.batch.rows) < wider.limit:
-                cut = replace(closed.batch, rows=window.cut(closed.batch.rows))
-                return closed._replace(batch=cut)
-            room = 2 * left_out  # they took the place of closed ones
-
     async def _changed(
         self, asked: pb.GetCandlesRequest, following: pb.GetCandlesRequest
     ) -> tuple[CandleAnswer, str, bool]:
         """Rows by position, as ``_window``."""
         if asked.HasField("start") or asked.HasField("end") or asked.fill:
             raise BadRequest("since cannot be combined with start, end or fill", field="since")
-        offset = _own_offset(asked.since, await self._market.head(asked.instrument))
         tf, limit = parse(asked.timeframe), _limit(asked.limit)
+        offset = await changed_after(self._market, asked.instrument, tf, asked.since)
         while True:
             found, more = await self._market.changes(asked.instrument, tf, offset, limit)
             offset = int(found.batch.rows["pos"][-1]) if more else found.head.pos
-            told = found if asked.include_open else _without_open(found)
+            told = found if asked.include_open else found._replace(batch=without_open(found.batch))
             if len(told.batch.rows) or not more:
                 break
         following.since = at = position(found.head.epoch, offset)
@@ -111,7 +100,7 @@ class Queries:
         market, id, limit = self._market, asked.instrument, _limit(asked.limit)
         start, end = _time(asked, "start"), _time(asked, "end")
         _check_range(start, end)
-        offset = _own_offset(asked.since, await market.head(id)) if asked.since else None
+        offset = own_offset(asked.since, await market.head(id)) if asked.since else None
         newest = offset is None and start is None
         batch, head = await market.trades(id, since=offset, start=start, end=end, limit=limit, newest=newest)
         more = not newest and batch.seq is not None and len(batch) >= limit
@@ -165,17 +154,18 @@ class Queries:
         return told
 
 
-def _without_open(found: CandleAnswer) -> CandleAnswer:
-    rows = found.batch.rows
-    return found._replace(batch=replace(found.batch, rows=rows[rows["state"] != State.OPEN]))
-
-
 def gap_of(gap: Gap) -> market_pb.Gap:
     """A time is left out where no trade is known on that side."""
     times = {"left_ts": gap.left_ts, "right_ts": gap.right_ts}
     known = {name: 0 if ts in (NO_TIME, NO_END) else ts for name, ts in times.items()}
     told: market_pb.Gap = market_pb.Gap.FromString(wire.body(with_fields(gap, **known)))
     return told
+
+
+def _fill(asked: int) -> Fill | None:
+    if asked not in FILLS:  # the schema lets any number through
+        raise BadRequest(f"fill={asked} is unknown; use NONE (0), PREV (1) or NULL (2)", field="fill")
+    return FILLS[asked]
 
 
 def _limit(asked: int) -> int:
@@ -197,10 +187,3 @@ def _time(asked: Any, field: str) -> int | None:
 def _check_range(start: int | None, end: int | None) -> None:
     if start is not None and end is not None and end <= start:
         raise BadRequest("end must be after start", field="end")
-
-
-def _own_offset(since: str, head: Head) -> int:
-    epoch, offset = parse_position(since)
-    if epoch not in (None, head.epoch):
-        raise BadRequest(f"since={since!r} is of another tape (now {head.epoch}); read without it", field="since")
-    return offset

@@ -30,6 +30,7 @@ __all__ = ["End", "Sink", "Stream"]
 HIGH, LOW = 65_536, 16_384  # waiting bytes from which on a reader does not keep up, and does again
 MOST_CHANNELS = 100  # in one request
 MOST_ID = 64
+BACKFILLS = {pb.BACKFILL_SKIP: "skip"}  # unknown numbers are left for the check of what may be wished
 POSITIONS = "tapewick-pos-bin"
 MOST_TRAILER = 5000  # bytes of positions: clients refuse metadata above 8 KiB, and these travel as base64
 
@@ -42,7 +43,7 @@ class End(NamedTuple):
 
     code: grpc.StatusCode
     details: str
-    trailers: tuple[tuple[str, bytes], ...] = ()
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
 
 
 class Sink:
@@ -298,7 +299,7 @@ def _request(wish: pb.Subscription) -> Request:
     if wish.WhichOneof("start") == "since":
         told["since"] = wish.since
     if wish.backfill:
-        told["backfill"] = "skip"
+        told["backfill"] = BACKFILLS.get(wish.backfill, wish.backfill)
     if wish.levels:
         told["levels"] = wish.levels
     try:

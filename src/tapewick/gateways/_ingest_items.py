@@ -24,6 +24,8 @@ MS = 1_000_000
 EARLIEST = 1_230_768_000_000  # 2009-01-01
 AHEAD = 5_000  # ms by which a trade may lie in the future
 LARGEST_ID = 2**62
+WORD = 2**64 - 1
+LARGEST_WORTH = 2**96  # mantissas: so that 128-bit sums hold 2**31 of the largest trades
 HEAD_ROOM = 1000  # factor that stays free above the largest price or size
 DECIMAL = re.compile(r"\d{1,20}(\.\d{1,18})?", re.ASCII)
 SYMBOL = re.compile(rf"{VENUE}:[A-Za-z0-9][A-Za-z0-9._/-]{{0,31}}", re.ASCII)
@@ -52,19 +54,21 @@ class IngestBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Verdict(msgspec.Struct, omit_defaults=True):
-    """What became of the item at ``index``; of a rejected one, which field is wrong and why."""
+    """What became of the item at ``index``; of a rejected one, which field is wrong and why. A ``queued`` one is safe
+    on the server's disk and will be stored once."""
 
     index: int
-    verdict: Literal["accepted", "duplicate", "rejected"]
+    verdict: Literal["accepted", "duplicate", "queued", "rejected"]
     field: str = ""
     reason: str = ""
 
 
 class IngestAnswer(msgspec.Struct):
-    """All accepted trades and duplicates are in the store when this is answered."""
+    """All accepted trades and duplicates are in the store when this is answered, those queued on disk."""
 
     accepted: int
     duplicates: int
+    queued: int
     rejected: int
     verdicts: list[Verdict]
 
@@ -141,7 +145,7 @@ class Items:
 
     def batches(self, known: Mapping[str, Instrument], recv: int) -> list[tuple[TradeBatch, list[int]]]:
         """A batch per instrument, with the index of the item behind each of its trades. ``recv`` in ns."""
-        rows: dict[str, dict[int, tuple[int, list[int]]]] = {}
+        rows: dict[str, dict[tuple[int, int], tuple[int, list[int]]]] = {}
         for index, item in list(self.items.items()):
             own = known.get(id := self._id(item))
             if own is None:
@@ -152,17 +156,18 @@ class Items:
                 )
             elif (row := self._row(index, item, own)) is not None:
                 mine = rows.setdefault(id, {})
-                if row[0] in mine:
+                if (name := (row[-2], row[-1])) in mine:
                     self.verdicts[index] = Verdict(index, "duplicate")
                 else:
-                    mine[row[0]] = (index, row)
+                    mine[name] = (index, row)
         return [(_batch(known[id], recv, mine), [index for index, _ in mine.values()]) for id, mine in rows.items()]
 
     def _row(self, index: int, item: Item, own: Instrument) -> list[int] | None:
-        """id, time, price, size and side of an item; None, and a verdict, where one of them is wrong."""
-        number = self._number(index, item, own)
-        if isinstance(number, str):
-            self.reject(index, "trade_id", number)
+        """id, time, price, size, side and the two words of the name of an item; None, and a verdict, where one of
+        them is wrong."""
+        name = self._name(index, item, own)
+        if isinstance(name, str):
+            self.reject(index, "trade_id", name)
             return None
         values = []
         for field, text, scale in (("price", item.price, own.price_scale), ("size", item.size, own.size_scale)):
@@ -171,15 +176,19 @@ class Items:
                 self.reject(index, field, value)
                 return None
             values.append(value)
-        return [number, item.ts_event * MS, *values, SIDES[item.side]]
+        if values[0] * values[1] >= LARGEST_WORTH:
+            self.reject(index, "size", "price times size is too large")
+            return None
+        id = name[0] if own.id_kind == "contiguous" else (name[0] & WORD) >> 2  # trades of one time: in order of names
+        return [id, item.ts_event * MS, *values, SIDES[item.side], *name]
 
-    def _number(self, index: int, item: Item, own: Instrument) -> int | str:
-        """The trade's id on the tape, or what is wrong with it."""
+    def _name(self, index: int, item: Item, own: Instrument) -> tuple[int, int] | str:
+        """What names the trade: its id, or the words of the hash of ``source`` and key; or what is wrong with it."""
         id = item.trade_id
         if own.id_kind == "contiguous":
             if not isinstance(id, int):
                 return f"ids of {own.id} are contiguous: send an integer"
-            return id if 0 <= id < LARGEST_ID else "out of range"
+            return (id, 0) if 0 <= id < LARGEST_ID else "out of range"
         if isinstance(id, int):
             return f"ids of {own.id} are no contiguous numbers: send a text"
         if id is not None and not 1 <= len(id) <= 200:
@@ -187,8 +196,8 @@ class Items:
         parts = (
             (self._body.source, "id", id) if id is not None else (self._grant.id, "request", f"{self._key}\0{index}")
         )
-        digest = blake2b("\0".join((own.id, *parts)).encode("utf-8", "surrogatepass"), digest_size=8)
-        return int.from_bytes(digest.digest(), "little") % LARGEST_ID
+        digest = blake2b("\0".join((own.id, *parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return int.from_bytes(digest[:8], "big", signed=True), int.from_bytes(digest[8:], "big", signed=True)
 
 
 def _mantissa(text: str, scale: int) -> int | str:
@@ -203,9 +212,9 @@ def _mantissa(text: str, scale: int) -> int | str:
     return value if value <= INT64_MAX // HEAD_ROOM else f"too large for {scale} decimals"
 
 
-def _batch(own: Instrument, recv: int, rows: Mapping[int, tuple[int, list[int]]]) -> TradeBatch:
+def _batch(own: Instrument, recv: int, rows: Mapping[tuple[int, int], tuple[int, list[int]]]) -> TradeBatch:
     columns = np.array([row for _, row in rows.values()], np.int64).T
-    ids, times, prices, sizes, sides = (np.ascontiguousarray(column) for column in columns)
+    ids, times, prices, sizes, sides, *name = (np.ascontiguousarray(column) for column in columns)
     return TradeBatch(
         instrument=own.id,
         trade_id=ids,
@@ -219,4 +228,5 @@ def _batch(own: Instrument, recv: int, rows: Mapping[int, tuple[int, list[int]]]
         price_scale=own.price_scale,
         size_scale=own.size_scale,
         source="ingest",
+        key=np.column_stack(name) if own.id_kind == "unique" else None,
     )

@@ -13,7 +13,8 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from tapewick import metrics
-from tapewick.errors import ApiError, ModelError, StoreError, TooManyRequests, Unauthorized, Unavailable
+from tapewick.errors import ApiError, Conflict, ModelError, StoreError, TooManyRequests, Unauthorized, Unavailable
+from tapewick.secrecy import masked
 
 __all__ = ["HANDLERS", "MEDIA_TYPE", "Problem", "body", "headers_of"]
 
@@ -37,13 +38,14 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 def body(status: int, detail: str, field: str | None = None) -> bytes:
     """A problem as JSON."""
+    detail = masked(detail)
     problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return msgspec.json.encode(problem if field is None else {**problem, "field": field})
 
 
 def headers_of(error: ApiError) -> dict[str, str]:
     """What HTTP wants to be told beside the status."""
-    if isinstance(error, TooManyRequests | Unavailable):
+    if isinstance(error, Conflict | TooManyRequests | Unavailable):
         return {"retry-after": str(error.retry_after)}
     return {"www-authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
-from tapewick.errors import TooManyRequests
+from tapewick.errors import TooManyRequests, Unavailable
 
-__all__ = ["Quota", "Slot"]
+__all__ = ["HEAVY_ROWS", "Quota", "Slot"]
 
+HEAVY_ROWS = 2000  # from here on an answer counts as costly
 RETRY_AFTER = 2  # seconds; a costly request rarely takes longer
 
 
@@ -39,7 +41,7 @@ class Slot:
 
 class Quota:
     """At most ``per_address`` of one address and ``total`` of all at the same time. ``what`` they are, in the
-    plural, and the ``setting`` that says how many are told to whom it refuses."""
+    plural, ``whose``, and the ``setting`` that says how many are told to whom it refuses."""
 
     def __init__(
         self,
@@ -48,18 +50,24 @@ class Quota:
         *,
         what: str = "costly requests",
         setting: str = "server.heavy_requests",
+        whose: str = "this address",
     ) -> None:
         self._per_address, self._total, self._what, self._setting = per_address, total, what, setting
+        self._whose = whose
         self.busy: Counter[str] = Counter()
 
     def slot(self, address: str) -> Slot:
-        """A place for one more of ``address``. Raises ``TooManyRequests``."""
+        """A place for one more of ``address``. Raises ``TooManyRequests``; ``Unavailable`` where all have too many."""
         if self.busy[address] >= self._per_address:
             raise TooManyRequests(
-                f"{self._per_address} {self._what} of this address are under way; wait for one to end "
+                f"{self._per_address} {self._what} of {self._whose} are under way; wait for one to end "
                 f"({self._setting} sets how many)",
                 retry_after=RETRY_AFTER,
             )
         if self._total is not None and self.busy.total() >= self._total:
-            raise TooManyRequests(f"the server has no room for more {self._what} now", retry_after=RETRY_AFTER)
+            raise Unavailable(f"the server has no room for more {self._what} now", retry_after=RETRY_AFTER)
         return Slot(self.busy, address)
+
+    def for_rows(self, address: str, limit: int) -> AbstractContextManager[object]:
+        """A place for an answer of up to ``limit`` rows, if that many are costly. Raises ``TooManyRequests``."""
+        return self.slot(address) if limit >= HEAVY_ROWS else nullcontext()

@@ -14,7 +14,7 @@ from tapewick.gateways import _problem, rest
 from tapewick.market import Market
 from tapewick.model import NO_TIME, Wanted
 
-__all__ = ["RepairAnswer", "router"]
+__all__ = ["RepairAnswer", "router", "same_origin"]
 
 MOST_IDS = 10_000_000  # per request: who wants more asks again, and can stop in between
 LARGEST = 2**62
@@ -33,11 +33,11 @@ class RepairAnswer(msgspec.Struct):
     asked: list[tuple[int, int]]
 
 
-def _same_origin(request: AnyRequest) -> None:
+def same_origin(request: AnyRequest, doing: str) -> None:
     """Refuse another site's page: a browser would send this request in its user's name without asking."""
     origin = request.headers.get("origin")
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        raise BadRequest(f"pages of {origin[:80]} may not start a repair; use the command line", field="origin")
+        raise BadRequest(f"pages of {origin[:80]} may not {doing}; use the command line", field="origin")
 
 
 @post(
@@ -55,7 +55,7 @@ async def repair(
     request: AnyRequest, id: FromPath[str], from_id: Id = None, to_id: Id = None, since: Since = None
 ) -> Response[bytes]:
     """Also for gaps that were given up. With ``from_id`` and ``to_id``: for these ids; the tape is extended to them."""
-    _same_origin(request)
+    same_origin(request, "start a repair")
     ranges: tuple[tuple[int, int], ...] = ()
     if from_id is not None and to_id is not None:
         if not from_id <= to_id < from_id + MOST_IDS:

@@ -22,6 +22,7 @@ __all__ = [
     "InstrumentsAnswer",
     "PriceAnswer",
     "RowsOperation",
+    "StatusAnswer",
     "Ticker",
     "TradesAnswer",
 ]
@@ -42,6 +43,13 @@ class InstrumentRow(msgspec.Struct):
     id_kind: Literal["contiguous", "unique"]
     granularity: Literal["raw", "agg"]
     simulated: bool
+
+
+class StatusAnswer(msgspec.Struct):
+    version: str
+    engine: Literal["native", "reference"]
+    trouble: str | None
+    server_ts: int
 
 
 class InstrumentsAnswer(msgspec.Struct):

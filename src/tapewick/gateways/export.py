@@ -30,10 +30,10 @@ from tapewick.gateways._asking import (
     known,
     market_of,
     only_known,
-    own_offset,
 )
 from tapewick.gateways._quota import Slot
 from tapewick.gateways._schema import ExportOperation
+from tapewick.gateways._since import own_offset
 
 __all__ = ["router"]
 

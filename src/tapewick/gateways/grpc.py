@@ -6,7 +6,8 @@ Needs the extra ``grpc``. The server runs in our own loop; messages of streams a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,12 +17,24 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tapewick.errors import ApiError, ConfigError, ModelError, NotFound, StoreError
+from tapewick.errors import (
+    ApiError,
+    ConfigError,
+    ModelError,
+    NotFound,
+    StoreError,
+    TooManyRequests,
+    Unavailable,
+)
+from tapewick.gateways._address import Addresses
 from tapewick.gateways._auth import Guard
-from tapewick.gateways._grpc_auth import GuardInterceptor
+from tapewick.gateways._grpc_auth import GuardInterceptor, token_in
 from tapewick.gateways._grpc_candlesticks import Candlesticks
+from tapewick.gateways._grpc_limits import Callers, later
 from tapewick.gateways._grpc_query import Queries
 from tapewick.gateways._grpc_stream import End, Sink, Stream
+from tapewick.gateways._limiter import Limiter
+from tapewick.gateways._quota import Quota
 from tapewick.hub import Hub
 from tapewick.market import Market
 from tapewick.outbox import Limits, Outbox
@@ -78,7 +91,10 @@ class GrpcGateway:
 
     ``port`` 0 lets the system choose: ``address`` tells. ``readiness`` returns why the process is not ready,
     None while it is. ``venue``: whose instruments the legacy service sends; empty: Binance's. ``drain``: seconds
-    calls have to end when the gateway stops. ``tokens``: see ``Guard``; ``guard``: one instead. Raises ``ConfigError``.
+    calls have to end when the gateway stops. ``tokens``: see ``Guard``; ``guard``: one instead. ``heavy_requests``:
+    costly calls that one address may have under way at once; ``push_per_address``: streams; ``requests_per_min``:
+    calls of one key, or address without a key, 0: any number; ``trusted_proxies``: see ``Addresses``. Raises
+    ``ConfigError``.
     """
 
     def __init__(
@@ -94,11 +110,18 @@ class GrpcGateway:
         tls: Tls | None = None,
         tokens: Collection[str] = (),
         guard: Guard | None = None,
+        heavy_requests: int = 8,
+        push_per_address: int = 16_384,
+        requests_per_min: int = 0,
+        trusted_proxies: Collection[str] = (),
     ) -> None:
         self._market, self._host, self._port = market, host, port
         self._readiness, self._drain, self._tls = readiness, drain, tls or Tls()
         self._limits, self._guard = limits or Limits(), guard or Guard(tokens)
-        self._hub = Hub(market, self._limits)
+        self._callers = Callers(Addresses(trusted_proxies), Limiter(requests_per_min, self._guard, market.now))
+        self.quota = Quota(heavy_requests, 64)
+        self.push_quota = Quota(push_per_address, what="push connections", setting="server.push_per_address")
+        self._hub = Hub(market, self._limits, "grpc")
         self._queries = Queries(market)
         self._candlesticks = Candlesticks(market, venue=venue, queue_bytes=self._limits.queue_bytes)
         self._streams: set[Stream] = set()
@@ -147,6 +170,7 @@ class GrpcGateway:
                 f"server, or check grpc.tls_cert and grpc.tls_key ({error})"
             ) from None
         self.address = f"{host}:{port}"
+        await self._guard.start()
         await self._candlesticks.start()
         await self._tell_health()
         await server.start()
@@ -164,11 +188,12 @@ class GrpcGateway:
             sink.end(End(grpc.StatusCode.UNAVAILABLE, "the server stops; reconnect"), flush=True)
         await self._server.stop(self._drain)
         await self._candlesticks.stop()
+        await self._guard.stop()
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         methods: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(
-                _answering(call), read, lambda message: message.SerializeToString()
+                _answering(call, self.quota, self._callers), read, lambda message: message.SerializeToString()
             )
             for name, (read, call) in self._queries.calls().items()
         }
@@ -187,27 +212,43 @@ class GrpcGateway:
     # -- streams -------------------------------------------------------------------------------
 
     async def _subscribe(self, requests: object, context: Any) -> None:
+        await self._placed(context, self._serve)
+
+    async def _stream(self, request: aggregator_pb2.StreamRequest, context: Any) -> None:
+        await self._placed(context, self._broadcast)
+
+    async def _placed(self, context: Any, serve: Callable[[Any], Awaitable[End]]) -> None:
+        """``serve`` the call, unless its address or key has as many as it may."""
+        try:
+            seat = self._guard.seat(self._guard.check(token_in(context.invocation_metadata())))
+            slot = self.push_quota.slot(self._callers.admit(context))
+        except TooManyRequests as error:
+            end = later(error)
+        else:
+            with slot, seat or nullcontext():
+                end = await serve(context)
+        await _finish(context, end)
+
+    async def _serve(self, context: Any) -> End:
         stream = Stream(self._market, self._hub)
         self._streams.add(stream)
         self._sinks.add(stream.sink)
         try:
-            end = await stream.serve(context)
+            return await stream.serve(context)
         finally:
             self._streams.discard(stream)
             self._sinks.discard(stream.sink)
-        await _finish(context, end)
 
-    async def _stream(self, request: aggregator_pb2.StreamRequest, context: Any) -> None:
+    async def _broadcast(self, context: Any) -> End:
         sink = Sink()
         self._sinks.add(sink)
         self._candlesticks.enter(sink)
         try:
             await context.send_initial_metadata(())  # the client knows that from now on it misses nothing
-            end = await sink.run(context)
+            return await sink.run(context)
         finally:
             self._candlesticks.leave(sink)
             self._sinks.discard(sink)
-        await _finish(context, end)
 
     # -- health --------------------------------------------------------------------------------
 
@@ -223,16 +264,21 @@ class GrpcGateway:
             await self._tell_health()
 
 
-def _answering(call: Callable[[Any], Coroutine[Any, Any, Any]]) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
-    """A unary call's handler: a deadline, and errors as statuses."""
+def _answering(
+    call: Callable[[Any], Coroutine[Any, Any, Any]], quota: Quota, callers: Callers
+) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
+    """A unary call's handler: a place if it is costly, a deadline, and errors as statuses."""
 
     async def answer(request: Any, context: Any) -> Any:
         left = context.time_remaining()
         try:
-            async with asyncio.timeout(DEADLINE if left is None else left):
-                return await call(request)
+            with quota.for_rows(callers.admit(context), getattr(request, "limit", 0)):
+                async with asyncio.timeout(DEADLINE if left is None else left):
+                    return await call(request)
         except TimeoutError:
             end = End(grpc.StatusCode.DEADLINE_EXCEEDED, "it took too long; ask for less")
+        except (TooManyRequests, Unavailable) as error:
+            end = later(error)
         except NotFound as error:
             end = End(grpc.StatusCode.NOT_FOUND, str(error))
         except (ApiError, ModelError) as error:

@@ -1,7 +1,8 @@
 """``POST /v1/ingest/trades``: batches of trades from other programs, answered 202 once the store has committed them.
 
-Who writes shows an API key with the scope ``ingest``, or signs as Standard Webhooks do. 429 is the sender's own quota,
-503 a server that is full or whose store is away; both say when to try again, and trying again is always safe.
+Who writes shows an API key with the scope ``ingest``, or signs as Standard Webhooks do. While the store is away
+trades wait on disk (``_ingest_backlog.py``) and are answered ``queued``. 429 is the sender's own quota, 503 a server
+that is full; both say when to try again, and trying again is always safe.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -25,17 +24,19 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 
 from tapewick import metrics
-from tapewick.errors import BadRequest, TooLarge, Unavailable
+from tapewick.answers import AnswerFile, Answers
+from tapewick.errors import BadRequest, Conflict, StoreError, TooLarge, Unavailable
 from tapewick.gateways import _problem
 from tapewick.gateways._asking import JSON, answer
 from tapewick.gateways._auth import PUBLIC, Guard, carried
-from tapewick.gateways._ingest_answers import Answers
+from tapewick.gateways._ingest_backlog import Backlog
 from tapewick.gateways._ingest_items import VENUE, IngestAnswer, Items, Verdict, decode, registrable
 from tapewick.gateways._ingest_rate import Rate
 from tapewick.gateways._ingest_signature import Signatures
 from tapewick.intake import Intake
 from tapewick.keys import Grant
-from tapewick.model import Instrument
+from tapewick.model import Instrument, TradeBatch
+from tapewick.spool import Spool
 
 __all__ = ["IngestGateway", "Options"]
 
@@ -45,11 +46,17 @@ AnyRequest = Request[Any, Any, Any]
 MOST_KEY = 255  # characters of an idempotency key
 MOST_UNDER_WAY = 64  # requests; more are told that the server is full
 SCALE = 8
+FIRST_LOOK, LAST_LOOK = 0.02, 0.5  # seconds between two looks for the answer of the same request elsewhere
+TURN_PATIENCE = 15.0  # seconds to wait for it
+STORE_PATIENCE = 20.0  # seconds after which a store that says nothing is taken to be away
+RETRY_AFTER = 2
+SPOOL = "spool"
 SIGNED = "webhook-signature"
 
 
 class Options(NamedTuple):
-    """What may be sent, and where answers are kept; see the settings of section ``ingest``."""
+    """What may be sent, and what is kept where; see the settings of section ``ingest``. ``answers``: instead of
+    those of the folder."""
 
     folder: Path
     auto_register: bool = True
@@ -59,6 +66,8 @@ class Options(NamedTuple):
     secrets: tuple[str, ...] = ()
     max_instruments: int = 1000
     keep_s: float = 86_400.0
+    spool_bytes: int = 0
+    answers: Answers | None = None
 
 
 class IngestGateway:
@@ -72,15 +81,27 @@ class IngestGateway:
         self._now = now
         self._signatures = Signatures(options.secrets)
         self._rate = Rate(options.trades_per_s, options.max_items, time.monotonic)
-        self._answers = Answers(options.folder, options.keep_s)
-        self._disk = ThreadPoolExecutor(1, "ingest")
-        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._answers = options.answers or AnswerFile(options.folder, options.keep_s)
+        self._backlog: Backlog | None = None
+        if options.spool_bytes:
+            self._backlog = Backlog(Spool(options.folder / SPOOL, options.spool_bytes), intake, trouble)
         self._under_way = 0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why what was taken is not all stored; None when it is."""
+        return self._backlog.trouble if self._backlog is not None else None
+
+    async def start(self) -> None:
+        """Begin to store what waits on disk. Raises ``StoreError``."""
+        if self._backlog is not None:
+            await self._backlog.start()
 
     async def close(self) -> None:
         """Close what is kept on disk."""
-        await asyncio.get_running_loop().run_in_executor(self._disk, self._answers.close)
-        self._disk.shutdown()
+        if self._backlog is not None:
+            await self._backlog.close()
+        await self._answers.close()
 
     async def take(self, request: AnyRequest) -> Response[bytes]:
         """One request, from its credentials to its verdicts."""
@@ -115,35 +136,45 @@ class IngestGateway:
 
     async def _once(self, grant: Grant, key: str, body: bytes) -> Response[bytes]:
         """The answer of before where the same request was answered; of two at once the second waits."""
-        loop, digest = asyncio.get_running_loop(), sha256(body).digest()
-        turn = self._turns.setdefault((grant.id, key), asyncio.Lock())
-        async with turn:
-            known = await loop.run_in_executor(
-                self._disk, self._answers.begin, grant.id, key, digest, self._now() / 1e9
-            )
-            if known is not None:
-                replayed = answer(known, 202)
-                replayed.headers["idempotent-replayed"] = "true"
-                return replayed
+        answers = self._answers
+        known = await self._turn(grant.id, key, sha256(body).digest())
+        if known is not None:
+            replayed = answer(known, 202)
+            replayed.headers["idempotent-replayed"] = "true"
+            return replayed
+        try:
+            response = await self._work(grant, key, body)
+        except BadRequest:
+            await answers.forget(grant.id, key)
+            raise
+        except BaseException:
+            await asyncio.shield(answers.release(grant.id, key))
+            raise
+        await answers.end(grant.id, key, response.content)
+        return response
+
+    async def _turn(self, owner: str, key: str, digest: bytes) -> bytes | None:
+        """What was answered before, None once it is this request's turn. Raises ``Conflict`` after a while."""
+        end, delay = time.monotonic() + TURN_PATIENCE, FIRST_LOOK
+        while True:
             try:
-                response = await self._work(grant, key, body)
-            except BadRequest:
-                await loop.run_in_executor(self._disk, self._answers.forget, grant.id, key)
-                raise
-            await loop.run_in_executor(self._disk, self._answers.end, grant.id, key, response.content)
-            return response
+                return await self._answers.begin(owner, key, digest, self._now() / 1e9)
+            except Conflict:
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(delay)
+            delay = min(delay * 1.5, LAST_LOOK)
 
     async def _work(self, grant: Grant, key: str, body: bytes) -> Response[bytes]:
         batch = decode(body, self._options.max_items)
         self._rate.take(grant.id, len(batch.trades))
-        if (cause := self._trouble()) is not None:
-            raise Unavailable(f"nothing can be stored now: {cause}", retry_after=2)
+        if (cause := self._trouble()) is not None and self._backlog is None:
+            raise Unavailable(f"nothing can be stored now: {cause}", retry_after=RETRY_AFTER)
         now = self._now()
         items = Items(batch, grant, key, now // 1_000_000)
         known = await self._known(items.instruments(), batch.id_kind)
         for trades, indices in items.batches(known, now):
-            for index, new in zip(indices, (await self._intake.store(trades)).tolist(), strict=True):
-                items.verdicts[index] = Verdict(index, "accepted" if new else "duplicate")
+            await self._bring(known[trades.instrument], trades, indices, items)
         verdicts = [verdict for verdict in items.verdicts if verdict is not None]
         counts: defaultdict[str, int] = defaultdict(int)
         for verdict in verdicts:
@@ -151,20 +182,56 @@ class IngestGateway:
         for name, count in counts.items():
             metrics.ingest_trades.labels(name).inc(count)
         log.info("ingest", key=grant.id, **counts)
-        told = IngestAnswer(counts["accepted"], counts["duplicate"], counts["rejected"], verdicts)
+        told = IngestAnswer(
+            counts["accepted"], counts["duplicate"], counts["queued"], counts["rejected"], verdicts
+        )  # fmt: skip
         return answer(msgspec.json.encode(told), 202)
 
+    async def _bring(self, own: Instrument, trades: TradeBatch, indices: list[int], items: Items) -> None:
+        """Have the trades of one instrument stored, or on disk, and say so. Raises ``Unavailable``."""
+        cause = self._away()
+        if cause is None:
+            try:
+                async with asyncio.timeout(STORE_PATIENCE):
+                    new = await self._intake.store(trades)
+            except (StoreError, Unavailable, TimeoutError) as error:
+                if self._backlog is None and not isinstance(error, TimeoutError):
+                    raise
+                cause = str(error) or "the store does not answer"
+            else:
+                for index, fresh in zip(indices, new.tolist(), strict=True):
+                    items.verdicts[index] = Verdict(index, "accepted" if fresh else "duplicate")
+                return
+        if self._backlog is None:
+            raise Unavailable(f"nothing can be stored now: {cause}", retry_after=RETRY_AFTER)
+        await self._backlog.keep(own, trades, cause)
+        for index in indices:
+            items.verdicts[index] = Verdict(index, "queued")
+
+    def _away(self) -> str | None:
+        """Why nothing can be stored at the moment; None while it can, as far as is known."""
+        return self._trouble() or (self._backlog.cause if self._backlog is not None else None)
+
     async def _known(self, ids: set[str], id_kind: Any) -> dict[str, Instrument]:
-        """The instruments with a tape; new ones get theirs if they may."""
-        known = await self._intake.instruments(ids)
-        if self._options.auto_register:
-            for id in sorted(ids - known.keys()):
-                if registrable(id) and await self._intake.count(VENUE) < self._options.max_instruments:
-                    venue, _, symbol = id.partition(":")
-                    made = Instrument(
-                        id=id, venue=venue, symbol=symbol, price_scale=SCALE, size_scale=SCALE, id_kind=id_kind
-                    )
-                    known[id] = await self._intake.register(made)
+        """The instruments with a tape; new ones get theirs if they may. Raises ``Unavailable`` where that cannot be
+        told now: what an instrument is must be known before trades of it can be kept."""
+        try:
+            async with asyncio.timeout(STORE_PATIENCE):
+                known = await self._intake.instruments(ids)
+                missing = sorted(id for id in ids - known.keys() if registrable(id))
+                if not self._options.auto_register or not missing:
+                    return known
+                if (cause := self._away()) is not None:
+                    raise StoreError(cause)
+                for id in missing:
+                    if await self._intake.count(VENUE) < self._options.max_instruments:
+                        known[id] = await self._intake.register(_new(id, id_kind))
+        except (StoreError, TimeoutError) as error:
+            raise Unavailable(
+                "nothing is known here of an instrument among them, and no new one can be made now: "
+                f"{str(error) or 'the store does not answer'}",
+                retry_after=RETRY_AFTER,
+            ) from error
         return known
 
     def route(self) -> HTTPRouteHandler:
@@ -180,12 +247,17 @@ class IngestGateway:
             opt=PUBLIC,
         )
         async def ingest(request: AnyRequest) -> Response[bytes]:
-            """202 follows the commit: accepted trades and duplicates are in the store. Needs a key with the scope
-            `ingest`, or a Standard Webhooks signature. A repeated `Idempotency-Key` (or `webhook-id`) gets the same
-            answer for 24 hours."""
+            """202 follows the commit: accepted trades and duplicates are in the store, those queued on disk until the
+            store is back. Needs a key with the scope `ingest`, or a Standard Webhooks signature. A repeated
+            `Idempotency-Key` (or `webhook-id`) gets the same answer for 24 hours."""
             return await self.take(request)
 
         return ingest
+
+
+def _new(id: str, id_kind: Any) -> Instrument:
+    venue, _, symbol = id.partition(":")
+    return Instrument(id=id, venue=venue, symbol=symbol, price_scale=SCALE, size_scale=SCALE, id_kind=id_kind)
 
 
 def _spec(text: str) -> ResponseSpec:
@@ -193,10 +265,13 @@ def _spec(text: str) -> ResponseSpec:
 
 
 _ANSWERS = {
-    202: ResponseSpec(IngestAnswer, description="Stored; one verdict per item", generate_examples=False),
+    202: ResponseSpec(
+        IngestAnswer, description="Stored, or safe on disk; one verdict per item", generate_examples=False
+    ),
     400: _spec("The request as a whole is wrong; nothing was stored"),
     401: _spec("No known key, or a signature that does not fit"),
     403: _spec("The key lacks the scope ingest"),
+    409: _spec("The same request is under way; Retry-After tells when its answer is there"),
     413: _spec("The body is too large"),
     422: _spec("The idempotency key came with another body before"),
     429: _spec("The sender's quota is used up; Retry-After tells when to go on"),

@@ -14,9 +14,11 @@ import numpy as np
 from litestar import Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
+from tapewick import __version__
 from tapewick.book_frames import book_json
 from tapewick.channel import span
 from tapewick.decimals import format_mantissa
+from tapewick.engine import ENGINE
 from tapewick.engine import indicators as derived
 from tapewick.errors import BadRequest
 from tapewick.formats.text import CANDLE_COLUMNS, TRADE_COLUMNS
@@ -37,7 +39,6 @@ from tapewick.gateways._asking import (
     known,
     market_of,
     only_known,
-    own_offset,
     with_changes,
 )
 from tapewick.gateways._schema import (
@@ -47,9 +48,11 @@ from tapewick.gateways._schema import (
     InstrumentsAnswer,
     PriceAnswer,
     RowsOperation,
+    StatusAnswer,
     Ticker,
     TradesAnswer,
 )
+from tapewick.gateways._since import changed_after, own_offset
 from tapewick.ladder import Levels
 from tapewick.market import FAR, CandleAnswer, Market, Window
 from tapewick.model import Candles, State, position
@@ -64,6 +67,15 @@ Filling = Annotated[
     Literal["none", "prev", "null"], QueryParameter(description="Empty buckets: omitted, last close, no prices.")
 ]
 Times = Annotated[Literal["ms", "ns"], QueryParameter(description="ms: integers; ns: decimal strings.")]
+
+
+@get("/status", summary="What serves this, and whether it is well", responses=documented(StatusAnswer))
+async def status(request: AnyRequest) -> Response[bytes]:
+    """``engine``: native or reference, what encodes these answers; ``trouble``: what does not work at the moment,
+    null while everything does."""
+    market = market_of(request)
+    told = {"version": __version__, "engine": ENGINE, "trouble": market.trouble, "server_ts": market.now() // MS}
+    return answer(msgspec.json.encode(told))
 
 
 @get("/instruments", summary="Instruments with a tape", responses=documented(InstrumentsAnswer))
@@ -152,7 +164,7 @@ async def candles(
         raise BadRequest("a table has no indicators; ask for them with format=json or columns", field="indicators")
     with heavy_rows(request, limit):
         if since is not None:
-            offset = own_offset(since, await market.head(instrument))
+            offset = await changed_after(market, instrument, frame, since)
             found, more = await market.changes(instrument, frame, offset, limit)
             at = position(found.head.epoch, int(found.batch.rows["pos"][-1]) if more else found.head.pos)
             following = with_changes(request, since=at) if more else None
@@ -312,5 +324,5 @@ def _age(market: Market, time: int) -> int | None:
 
 def router() -> Router:
     """The routes; they find the market in ``app.state.market``."""
-    handlers = [instruments, trades, candles, ticker, price, coverage, book]
+    handlers = [status, instruments, trades, candles, ticker, price, coverage, book]
     return Router("/v1", route_handlers=handlers, before_request=only_known, tags=["market data"])

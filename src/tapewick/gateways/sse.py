@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -22,7 +23,9 @@ from tapewick.channel import Channel, parse_position
 from tapewick.errors import BadRequest
 from tapewick.framing import Frame, chunk, sse, sse_body, sse_body_chunk, sse_chunk
 from tapewick.gateways import _wishes
-from tapewick.gateways._bridge import CONNECTION, HttpProtocol, foreign
+from tapewick.gateways._auth import Guard, carried
+from tapewick.gateways._bridge import foreign
+from tapewick.gateways._connection import CONNECTION, HttpProtocol
 from tapewick.gateways._quota import Quota
 from tapewick.gateways._sse_token import Vector
 from tapewick.hub import Admitted, Hub, Request
@@ -156,8 +159,8 @@ class Session:
             self.ended.set()
 
 
-def handler(market: Market, hub: Hub, allowed_origins: Collection[str], quota: Quota) -> ASGIRouteHandler:
-    """The route; ``quota``: how many streams an address may have."""
+def handler(market: Market, hub: Hub, allowed_origins: Collection[str], quota: Quota, guard: Guard) -> ASGIRouteHandler:
+    """The route; ``quota``: how many streams an address may have, ``guard``: how many a key."""
 
     @asgi(PATH, copy_scope=False)
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,7 +170,8 @@ def handler(market: Market, hub: Hub, allowed_origins: Collection[str], quota: Q
         if foreign(headers.get("origin"), headers.get("host"), allowed_origins):
             raise PermissionDeniedException("this origin is not allowed; add it to server.allowed_origins")
         requests, vector = read(scope["query_string"], headers.get("last-event-id"))
-        with quota.slot(str((scope["client"] or ("",))[0])):
+        seat = guard.seat(guard.check(carried(lambda name: headers.get(name.lower()))))
+        with quota.slot(str((scope["client"] or ("",))[0])), seat or nullcontext():
             admitted = [await hub.admit(request) for request in requests]
             connection: HttpProtocol = scope["state"][CONNECTION]
             session = Session(hub, connection, vector, lambda: market.now() // 1_000_000)

@@ -18,11 +18,12 @@ from ulid import ULID
 
 from tapewick.channel import Channel
 from tapewick.deflate import accepted
-from tapewick.errors import ApiError, BadRequest, Forbidden, ModelError, NotFound, Unauthorized
+from tapewick.errors import ApiError, BadRequest, Forbidden, ModelError, NotFound, TooManyRequests, Unauthorized
 from tapewick.framing import Frame, ws_binary, ws_binary_deflated, ws_text, ws_text_deflated
 from tapewick.gateways import _wishes
 from tapewick.gateways._auth import Guard, carried, offered
 from tapewick.gateways._bridge import Answer, Door, foreign, refuse
+from tapewick.gateways._quota import Slot
 from tapewick.gateways._stream_inbound import Inbound, Wrong
 from tapewick.gateways._stream_requests import Auth, Id, List, Malformed, Ping, Subscribe, Unsubscribe, parse
 from tapewick.hub import Admitted, Hub
@@ -81,6 +82,7 @@ class Session(WSListener):
         self._seen = self._loop.time()
         self._bucket = Bucket(self._limits.in_per_s, self._limits.in_burst, self._seen)
         self._inbound = Inbound(self._limits.frame_bytes, inflates=terms.deflate)
+        self._seat: Slot | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = None
 
@@ -109,9 +111,13 @@ class Session(WSListener):
         """Welcome the bearer of a good token, also as the answer to its request; close on any other."""
         assert self._outbox is not None
         try:
-            self._guard.check(token)
+            grant = self._guard.check(token)
+            self._seat = self._seat or self._guard.seat(grant)
         except (Unauthorized, Forbidden) as error:
             self.close(4401, str(error))
+            return
+        except TooManyRequests as error:
+            self.close(4029, str(error))
             return
         self._admitted = True
         if self._late is not None:
@@ -132,6 +138,8 @@ class Session(WSListener):
         for timer in (self._beat, self._late):
             if timer is not None:
                 timer.cancel()
+        if self._seat is not None:
+            self._seat.end()
         if self._outbox is not None:
             self._hub.drop(self._outbox)
 

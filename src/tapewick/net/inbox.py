@@ -1,12 +1,14 @@
 """Where socket readers leave frames and one consumer takes them: bounded in bytes, never waiting.
 
 The unit is a wake-up: the frames one loop turn read from one socket. A lone frame is handed
-over at once; when the consumer lags, wake-ups of one connection are joined up to ``max_frames``.
+over at once; when the consumer lags, wake-ups of one connection are joined up to ``max_frames``. So that they
+bring more trades of each instrument, a consumer rests between them once it makes many batches (``Thrift``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -14,11 +16,13 @@ import numpy as np
 
 from tapewick.model import I64
 
-__all__ = ["Inbox", "Wakeup"]
+__all__ = ["Inbox", "Thrift", "Wakeup"]
 
 C = TypeVar("C")
 
 FRAME_OVERHEAD = 48  # a bytes object and its slot in a list
+LEAST = 0.001  # seconds: timers are no finer
+FREE = 4  # batches of a wake-up that resting would not make fewer by much
 
 
 class Wakeup(NamedTuple):
@@ -41,7 +45,7 @@ class Inbox(Generic[C]):
     is thinned out, so the loss is a hole in the ids. Control items are small and never dropped.
     """
 
-    def __init__(self, *, max_bytes: int = 32 << 20, max_frames: int = 256) -> None:
+    def __init__(self, *, max_bytes: int = 32 << 20, max_frames: int = 4096) -> None:
         self._max_bytes = max_bytes
         self._max_frames = max_frames
         self._items: deque[Wakeup | C] = deque()
@@ -110,3 +114,27 @@ class Inbox(Generic[C]):
         times = np.array([part.recv for part in parts], np.int64)
         recv = np.repeat(times, [len(part.frames) for part in parts])
         return Wakeup(first.feed, [frame for part in parts for frame in part.frames], recv, size, first.link)
+
+
+class Thrift:
+    """How long a consumer rests before the next wake-up: a batch costs everything behind it about the same, whether it
+    holds one trade or fifty.
+
+    Up to ``rate`` batches a second it never does, nor for as many at once as are made of them in ``most`` seconds.
+    Beyond that it rests until the rate is kept, ``most`` seconds each time at most.
+    """
+
+    def __init__(self, rate: float = 5000.0, most: float = 0.015) -> None:
+        self._each, self._most = 1 / rate, most
+        self._spent = 0.0  # until when the batches so far have used up the rate
+
+    def spend(self, batches: int) -> None:
+        """So many were made of a wake-up; the first few do not count."""
+        if batches > FREE:
+            now = time.monotonic()
+            self._spent = min(max(self._spent, now - self._most) + (batches - FREE) * self._each, now + self._most)
+
+    async def rest(self) -> None:
+        """Return when the next wake-up may be taken."""
+        if self._spent and (ahead := self._spent - time.monotonic()) >= LEAST:
+            await asyncio.sleep(ahead)

@@ -31,6 +31,8 @@ SUSPICIOUS = 5.0  # seconds of silence after which a peer is pinged, and again a
 _quiet = logging.getLogger("tapewick.picows")
 _quiet.setLevel(logging.CRITICAL + 1)
 
+TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY  # looked up once: thousands of frames come each second
+
 
 class Owner(Protocol):
     """Who a connection tells what it hears."""
@@ -154,11 +156,12 @@ class Link(WSListener):
             self._owner.arrived(self)  # ahead of the first frame, which may be here already
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self._heard = self._loop.time()
+        if not self._frames:  # the others of this wake-up came with it
+            self._heard = self._loop.time()
         kind = frame.msg_type
         if frame.payload_size > FRAME_CAP:
             self._oversize()
-        elif frame.fin and (kind == WSMsgType.TEXT or kind == WSMsgType.BINARY):
+        elif frame.fin and (kind is TEXT or kind is BINARY):  # comparing them costs as much as all else here
             self._take(frame.get_payload_as_bytes())
         elif kind == WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())

@@ -70,7 +70,9 @@ class VenueClient:
         self._retry_cap = min(RETRY_CAP, retry_cap)
         self._setting = setting
         self._on_state = on_state
-        self._budgets = [budget_for(urlsplit(url).netloc, limit=limit, share=share) for url in self._urls]
+        self._budgets = [
+            budget_for(urlsplit(url).netloc.rpartition("@")[2], limit=limit, share=share) for url in self._urls
+        ]
         self._clients: dict[int, JsonClient] = {}
         self._current = 0
         self._moved = 0

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 
 from tapewick.model import Event, Instrument, TradeBatch
-from tapewick.protocols import Source
+from tapewick.protocols import Source, Watching
 from tapewick.sim.market import Market
 
 __all__ = ["WithHistory"]
@@ -37,6 +38,19 @@ class WithHistory:
         self._announced: set[str] = set()
         self._joined: set[str] = set()  # instruments whose past and present have met
         self._told = {symbol: (market.first_id_at(start), market.last_id(now)) for symbol, market in markets.items()}
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What is collected now."""
+        return cast(Watching, self._live).symbols
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """Collect these too, without their past."""
+        cast(Watching, self._live).watch(symbols)
+
+    def unwatch(self, symbols: Sequence[str]) -> None:
+        """Collect these no longer."""
+        cast(Watching, self._live).unwatch(symbols)
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The past of each instrument after its announcement, then its trades as ``live`` yields them.

@@ -71,13 +71,14 @@ class Batches:
         self._quoted.clear()
 
     def _count_jumps(self, instrument: str, first_id: I64, trade_id: I64) -> None:
-        newest = self._newest.get(instrument)
-        holes = int(newest is not None and first_id[0] > newest + 1)
+        newest, last = self._newest.get(instrument), trade_id.item(-1)
+        holes = int(newest is not None and first_id.item(0) > newest + 1)
         if len(trade_id) > 1:
             holes += int(np.count_nonzero(first_id[1:] > trade_id[:-1] + 1))
         if holes:
             self.jumps[instrument] += holes
-        self._newest[instrument] = max(newest or 0, int(trade_id[-1]))
+        if newest is None or last > newest:
+            self._newest[instrument] = last
 
 
 def ranges(first_id: I64, last_id: I64, voids: I64) -> tuple[tuple[int, int], ...]:

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+from tapewick import metrics
 from tapewick.clock import Clock, RealClock
 from tapewick.engine import Decoder, DepthGroup, QuoteGroup, Rest
 from tapewick.errors import ConfigError, SourceError
 from tapewick.model import BookUpdate, Event, Health, Instrument, TradeBatch
 from tapewick.net.backoff import Backoff
-from tapewick.net.inbox import Inbox, Wakeup
+from tapewick.net.inbox import Inbox, Thrift, Wakeup
 from tapewick.net.venue_client import VenueClient
 from tapewick.net.websocket import MAX_STREAMS, Feed, LinkChange, LinkEnded, StreamsRefused
 from tapewick.sources._binance_advice import Reports, advised
@@ -48,6 +49,7 @@ Control: TypeAlias = LinkChange | LinkEnded | StreamsRefused | Fetched | _Tick |
 class BinanceSource:
     """Live data of ``symbols`` at one market kind of Binance, or at whatever speaks its protocol.
 
+    ``wished``: symbols to collect where the venue lists them, as ``watch`` does.
     ``venue`` is the prefix of instrument ids and picks the ``Product``. ``rest_url`` / ``ws_url`` replace
     its addresses; the product's own others stay as fallback only beside one of them. ``stream``: raw trades or
     the venue's aggregates. ``books``: also order books of ``book_levels`` levels and best bids and asks.
@@ -67,6 +69,7 @@ class BinanceSource:
         symbols: Sequence[str],
         *,
         venue: str = "binance",
+        wished: Sequence[str] = (),
         rest_url: str | None = None,
         ws_url: str | None = None,
         stream: Literal["trade", "aggTrade"] = "trade",
@@ -91,7 +94,8 @@ class BinanceSource:
         self.others: Counter[str] = Counter()
         self._product = PRODUCTS.get(venue, PRODUCTS["binance"])
         self._wanted = dict.fromkeys(checked(symbol) for symbol in symbols)
-        if not self._wanted:
+        self._configured = tuple(self._wanted)
+        if not self._wanted and not wished:
             raise ConfigError(f"no symbol to collect: name at least one, as in {venue}:BTCUSDT")
         self._rest_urls = addresses(rest_url, self._product.rest)
         self._ws_urls = addresses(ws_url, self._product.ws)
@@ -109,9 +113,11 @@ class BinanceSource:
         self._batches = Batches(venue)
         self._ticking = False
         self._wishes: asyncio.Queue[list[str]] = asyncio.Queue()
+        self.watch(wished)
         self._streams: Streams | None = None
         self.watchdog = Watchdog(venue)
         self.inbox: Inbox[Control] = Inbox()
+        metrics.watch_queue(f"frames of {venue}", self.inbox, lambda inbox: inbox.size)
         self._reports = Reports(venue, self._clock, self.inbox.put)
         self.books: Books | None = None
         if books:
@@ -151,7 +157,7 @@ class BinanceSource:
         """
         fresh = [symbol for symbol in dict.fromkeys(map(checked, symbols)) if symbol not in self._wanted]
         self._wanted.update(dict.fromkeys(fresh))
-        if self._streams is not None:
+        if fresh:
             self._wishes.put_nowait(fresh)
 
     def unwatch(self, symbols: Sequence[str]) -> None:
@@ -168,11 +174,16 @@ class BinanceSource:
         """
         work = asyncio.create_task(self._run())
         work.add_done_callback(self._ended)
+        thrift = Thrift()
         try:
             while True:
                 item = await self.inbox.get()
+                count = 0
                 for event in self._translated(item):
+                    count += 1
                     yield event
+                thrift.spend(count)
+                await thrift.rest()
         finally:
             work.cancel()
             await asyncio.wait({work})
@@ -297,7 +308,7 @@ class BinanceSource:
         async with rest:
             while True:
                 try:
-                    found = await self._listed(rest, list(self._wanted))
+                    found = await self._listed(rest, self._configured) if self._configured else []
                 except SourceError as error:
                     self._reports.failed(error)
                     await self._clock.sleep(backoff.delay(getattr(error, "retry_after", None)))
@@ -321,7 +332,7 @@ class BinanceSource:
             channels: list[Channel] = [self._stream, *self._spare]
             channels += ["depth", "bookTicker"] if self.books is not None else []
             self._streams = Streams(self._product, channels, opened, STREAMS_PER_CONNECTION)
-            self._collect(self._wanted)
+            self._collect(self._configured)
             group.create_task(self._tick())
             group.create_task(self._time.keep(rest))
             group.create_task(self._keep_listing(rest))
@@ -411,7 +422,7 @@ class BinanceSource:
                 self.inbox.put(instrument)
 
     def _require(self, found: Iterable[Instrument]) -> None:
-        missing = set(self._wanted) - {instrument.symbol for instrument in found}
+        missing = set(self._configured) - {instrument.symbol for instrument in found}
         if missing:
             raise ConfigError(
                 f"{self.name} does not list {' '.join(sorted(missing))}; write symbols as the venue does "

@@ -89,13 +89,17 @@ def _cut(part: Columns, keep: int, newest: bool) -> Columns:
 
 def candles(connection: Connection, number: int, tf: int, window: Window) -> Candles:
     """One row per open time: the tape's where complete, else the import's, else the tape's."""
-    where = f"FROM candle_rows WHERE number = {number} AND tf = {tf} AND {window.within('open_time')}"
+    where = f"WHERE number = {number} AND tf = {tf} AND {window.within('open_time')}"
     if window.limit:
-        cut = _last_wanted(connection, where, window)
+        cut = _last_wanted(connection, f"FROM candle_rows {where}", window)
         where += f" AND open_time {'>=' if window.newest else '<='} {cut}"
-    # Sorted here: DuckDB would carry all 29 columns through its sort, at three times the cost.
-    rows = fetch_candles(connection.execute(f"SELECT {CANDLE_COLUMNS} {where}"))
-    return one_each(rows, window)
+    # Each table for itself: the view that unites them costs as much again as the rows. And sorted here: DuckDB would
+    # carry all 29 columns through its sort, at three times the cost.
+    parts = [
+        fetch_candles(connection.execute(f"SELECT {CANDLE_COLUMNS} FROM {table} {where}"))
+        for table in ("candles", "open_candles")
+    ]
+    return one_each(np.concatenate(parts) if len(parts[1]) else parts[0], window)
 
 
 def _last_wanted(connection: Connection, where: str, window: Window) -> int:

@@ -8,8 +8,9 @@ import duckdb
 import numpy as np
 from msgspec.structs import replace
 
-from tapewick.errors import ModelError
+from tapewick.errors import Fenced, ModelError
 from tapewick.model import NO_TIME, Candles, Gap, Instrument, Origin, State, TapeCommit
+from tapewick.stores._duckdb_names import write_names
 from tapewick.stores._duckdb_rows import (
     CANDLE_COLUMNS,
     CANDLE_NAMES,
@@ -42,6 +43,7 @@ WHERE tape_head.number = batch.number AND tape_head.owner = batch.owner AND tape
 RETURNING tape_head.number
 """
 _AT_HEADS = "SELECT number FROM tape_head SEMI JOIN batch USING (number, owner, seq, pos, watermark)"
+_OWNER = "SELECT owner FROM tape_head WHERE number = ?"
 _ADD_TRADES = "INSERT INTO trades SELECT * FROM batch"
 _DROP_OPEN = """
 DELETE FROM open_candles USING batch
@@ -112,6 +114,7 @@ def commit(connection: Connection, group: Sequence[TapeCommit], now: int) -> fro
     admitted = [part for part in group if part.number in moved]
     if admitted:
         _write_trades(connection, admitted)
+        write_names(connection, admitted)
         _write_candles(connection, candle_rows(admitted))
         _write_ranges(connection, admitted)
         _write_gaps(connection, [(part.number, gap) for part in admitted for gap in part.gaps], now)
@@ -210,12 +213,15 @@ def put_imported(connection: Connection, number: int, rows: Candles) -> None:
     put(connection, _PUT_CANDLES, candle_columns(rows))
 
 
-def rescale(connection: Connection, number: int, price_scale: int, size_scale: int) -> Known:
+def rescale(connection: Connection, number: int, price_scale: int, size_scale: int, owner: int | None) -> Known:
     """Multiply every stored price, size and sum up to wider scales.
 
-    Raises ``ModelError``, changing nothing, when a value would no longer fit or a scale shrinks.
+    Raises ``ModelError``, changing nothing, when a value would no longer fit or a scale shrinks, ``Fenced`` when the
+    tape has another ``owner``.
     """
     [(_, known)] = instruments(connection, "number = ?", [number])
+    if owner is not None and (owner,) != connection.execute(_OWNER, [number]).fetchone():
+        raise Fenced(frozenset({known.id}))
     if price_scale < known.price_scale or size_scale < known.size_scale:
         raise ModelError(f"{known.id} has scales {known.price_scale} and {known.size_scale}: they only ever widen")
     price, size = 10 ** (price_scale - known.price_scale), 10 ** (size_scale - known.size_scale)

@@ -62,6 +62,8 @@ class Database:
                 "store.kind is postgres and store.dsn is empty: give it postgresql://user:password@host:port/database"
             )
         self.wanted, self.read_only = wanted, read_only
+        self.trouble: str | None = None
+        """Why reads are not answered, as of a few seconds ago; None while they are."""
         self._write_pool: Pool | None = None
         self._read_pool: Pool | None = None
 
@@ -112,10 +114,11 @@ class Database:
                         with suppress(asyncpg.InterfaceError):  # the driver has let go of it already
                             connection.terminate()  # whatever it still waits for: the pool makes another
                     raise
-        except _ERRORS as error:
-            if _stale(error):
+        except _ERRORS as hiding:
+            cause = _cause(hiding)
+            if _stale(cause):
                 await pool.expire_connections()  # they were made to a server or a schema that is no more
-            raise translate(error, dsn) from error
+            raise translate(cause, dsn) from cause
 
     async def _pool(self, dsn: str) -> Pool:
         async with single(dsn) as connection:
@@ -154,7 +157,8 @@ async def _alive(connection: Connection) -> AsyncIterator[None]:
                 yield
             finally:
                 inside = False
-                connection.remove_termination_listener(end)
+                with suppress(asyncpg.InterfaceError):  # the pool has taken the lost connection back
+                    connection.remove_termination_listener(end)
     except TimeoutError:
         if lost:
             raise ConnectionResetError("it was lost while rows were sent") from None
@@ -202,6 +206,7 @@ _MEANINGS: dict[str, tuple[type[StoreError], str]] = {
     "53100": (StoreError, "the disk of PostgreSQL at {place} is full: free some space; nothing acknowledged is lost"),
     "53300": (StoreError, "PostgreSQL at {place} has no connection left: lower store.pool_max or raise its limit"),
     "53": (StoreError, "PostgreSQL at {place} lacks resources"),
+    "25P03": (StoreBusy, "PostgreSQL at {place} ended a transaction that stood still for too long: it is retried"),
     "25006": (StoreError, "PostgreSQL at {place} is read-only: point store.dsn at the primary"),
     "55P03": (StoreBusy, "another process keeps rows locked at {place}: it is retried"),
     "40": (StoreBusy, "another process changed the same rows at {place}: it is retried"),
@@ -211,6 +216,14 @@ _MEANINGS: dict[str, tuple[type[StoreError], str]] = {
     "XX001": (StoreDamaged, "PostgreSQL at {place} found damaged data: restore it from a backup"),
     "XX002": (StoreDamaged, "PostgreSQL at {place} found a damaged index: REINDEX it, or restore a backup"),
 }
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong first: leaving the transaction of a lost connection fails too, and hides why it was lost."""
+    before = error.__context__
+    while isinstance(error, asyncpg.InterfaceError) and isinstance(before, _ERRORS):
+        error, before = before, before.__context__
+    return error
 
 
 def _broken(error: BaseException) -> bool:

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tapewick.model import NO_TIME
+from tapewick.model import NO_TIME, Floor
 from tapewick.stores._postgres_schema import LOCK, Level
 from tapewick.timeframe import BY_INDEX, DAY, HOUR
 
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-__all__ = ["Keep", "expire"]
+__all__ = ["Keep", "expire", "floor"]
 
 SEQS = 200_000  # trades that one transaction deletes
 SPAN = 30 * DAY  # of candles that one transaction deletes
 TIERS = [tf.index for tf in BY_INDEX if 0 < tf.index and tf.length < HOUR]
 
 _FLOOR = """
-INSERT INTO retention_floors VALUES ($1, $2, $3)
-ON CONFLICT (number, tf) DO UPDATE SET floor = greatest(retention_floors.floor, excluded.floor)
+INSERT INTO retention_floors VALUES ($1, $2, $3, $4)
+ON CONFLICT (number, tf) DO UPDATE SET floor = greatest(retention_floors.floor, excluded.floor),
+    pos = greatest(retention_floors.pos, excluded.pos)
 """
 _KEPT = """
 SELECT coalesce((SELECT min(first_seq) FROM trade_hours WHERE number = $1 AND hour >= $2), seq + 1)
@@ -47,6 +48,12 @@ class Keep(NamedTuple):
     trades: int = 0
     minutes: int = 0
     books: int = 0
+
+
+async def floor(connection: Connection, number: int, tf: int) -> Floor:
+    """What has been let go of a timeframe's candles, with ``tf`` 0 of the trades."""
+    row = await connection.fetchrow("SELECT floor, pos FROM retention_floors WHERE number = $1 AND tf = $2", number, tf)
+    return Floor() if row is None else Floor(row["floor"], row["pos"])
 
 
 async def expire(connection: Connection, keep: Keep, level: Level) -> dict[str, int]:
@@ -81,7 +88,7 @@ async def _trades(connection: Connection, cuts: dict[int, int], level: Level, do
     for number, cut in cuts.items():
         async with connection.transaction():
             kept[number] = seq = await connection.fetchval(_KEPT, number, cut)
-            await connection.execute(_FLOOR, number, 0, cut)
+            await connection.execute(_FLOOR, number, 0, cut, (seq or 1) - 1)
             await connection.execute("DELETE FROM trade_hours WHERE number = $1 AND last_seq < $2", number, seq)
             await connection.execute(
                 "UPDATE trade_hours SET first_seq = $2 WHERE number = $1 AND first_seq < $2", number, seq
@@ -114,15 +121,13 @@ async def _owned(connection: Connection) -> bool:
 
 async def _minutes(connection: Connection, number: int, cut: int, done: dict[str, int]) -> None:
     for tf in TIERS:
-        await connection.execute(_FLOOR, number, tf, cut)  # first, so that no commit comes between
-        first = await connection.fetchval(
-            "SELECT min(open_time) FROM candles WHERE number = $1 AND tf = $2 AND open_time < $3", number, tf, cut
-        )
+        going = "FROM candles WHERE number = $1 AND tf = $2 AND open_time < $3"
+        newest = await connection.fetchval(f"SELECT coalesce(max(pos), 0) {going}", number, tf, cut)
+        await connection.execute(_FLOOR, number, tf, cut, newest)  # first, so that no commit comes between
+        first = await connection.fetchval(f"SELECT min(open_time) {going}", number, tf, cut)
         while first is not None and first < cut:
             first = min(first + SPAN, cut)
-            status = await connection.execute(
-                "DELETE FROM candles WHERE number = $1 AND tf = $2 AND open_time < $3", number, tf, first
-            )
+            status = await connection.execute(f"DELETE {going}", number, tf, first)
             done["candles"] += _count(status)
 
 

@@ -140,8 +140,10 @@ _GRANTS = f"""
 GRANT USAGE ON SCHEMA {{schema}} TO {WRITER}, {READER};
 GRANT SELECT ON ALL TABLES IN SCHEMA {{schema}} TO {WRITER}, {READER};
 GRANT INSERT, UPDATE, DELETE ON
-    instruments, trades, trade_hours, candles, open_candles, coverage, gaps, tape_head, books, retention_floors
+    instruments, trades, trade_hours, candles, open_candles, coverage, gaps, tape_head, books, retention_floors,
+    leases, watches, api_keys, ingest_keys, trade_keys
     TO {WRITER};
+REVOKE SELECT ON api_keys, ingest_keys FROM {READER};
 """
 
 

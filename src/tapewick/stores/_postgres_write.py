@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import structlog
 from msgspec.structs import replace
 
-from tapewick.errors import ModelError
+from tapewick import metrics
+from tapewick.errors import Fenced, ModelError
 from tapewick.model import NO_TIME, Candles, Gap, Instrument, Origin, State, TapeCommit
+from tapewick.stores._postgres_names import write_names
 from tapewick.stores._postgres_rows import copy_candles, copy_trades, instruments
 from tapewick.stores._rows import INSTRUMENT_NAMES, Known, batches_of, candle_rows, merged, new_epoch
 from tapewick.timeframe import HOUR
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 __all__ = ["commit", "put_imported", "put_instrument", "raise_owners", "renew_epochs", "rescale"]
+
+log = structlog.get_logger()
 
 _OUT_OF_RANGE = "22003"  # SQL state of a number that its type cannot hold
 LONG = 3600.0  # seconds that rewriting a whole tape may take
@@ -40,6 +45,13 @@ RETURNING tape_head.number, EXISTS (SELECT FROM retention_floors f WHERE f.numbe
 _AT_HEADS = f"""
 SELECT number FROM tape_head WHERE (number, owner, seq, pos, watermark)
 IN (SELECT number, owner, seq, pos, watermark FROM {_BATCH})
+"""
+_REWOUND = """
+UPDATE tape_head SET epoch = batch.epoch, owner = greatest(tape_head.owner, batch.owner) + 1
+FROM unnest($1::INTEGER[], $2::BIGINT[], $3::BIGINT[], $4::TEXT[]) AS batch(number, owner, expected_pos, epoch)
+WHERE tape_head.number = batch.number AND (tape_head.owner < batch.owner
+    OR tape_head.owner = batch.owner AND tape_head.pos < batch.expected_pos)
+RETURNING tape_head.number
 """
 _DROP_ROWS = """
 DELETE FROM {table} USING unnest($1::INTEGER[], $2::SMALLINT[], $3::BIGINT[]) AS batch(number, tf, open_time)
@@ -115,13 +127,33 @@ async def commit(connection: Connection, group: Sequence[TapeCommit], now: int) 
     admitted = [part for part in group if part.number in moved]
     if admitted:
         await _write_trades(connection, admitted)
+        await write_names(connection, admitted)
         await _write_candles(connection, candle_rows(admitted), [n for n, floored in moved.items() if floored])
         await _write_ranges(connection, admitted)
         await _write_gaps(connection, [(part.number, gap) for part in admitted for gap in part.gaps], now)
     if len(admitted) == len(group):
         return frozenset()
     done = {row["number"] for row in await connection.fetch(_AT_HEADS, *heads)}
-    return frozenset(part.instrument for part in group if part.number not in done and part.number not in moved)
+    refused = [part for part in group if part.number not in done and part.number not in moved]
+    await _renew_rewound(connection, refused)
+    return frozenset(part.instrument for part in refused)
+
+
+async def _renew_rewound(connection: Connection, refused: Sequence[TapeCommit]) -> None:
+    """Give tapes a new epoch that are shorter than what was acknowledged of them.
+
+    A replica that was promoted without the last commits, or a backup: their seq and pos will name other trades.
+    """
+    columns = [(part.number, part.owner, part.expected_pos, new_epoch()) for part in refused]
+    rows = await connection.fetch(_REWOUND, *map(list, zip(*columns, strict=True))) if columns else []
+    if rows:
+        gone = {row["number"] for row in rows}
+        metrics.store_rewound.inc(len(rows))
+        log.error(
+            "the database has lost commits it had acknowledged: these tapes go on under a new epoch, what they lack "
+            "is a gap to repair. Replicate synchronously (synchronous_standby_names) to rule that out",
+            instruments=[part.instrument for part in refused if part.number in gone],
+        )
 
 
 def _heads(group: Sequence[TapeCommit]) -> list[list[int]]:
@@ -206,16 +238,21 @@ async def put_imported(connection: Connection, number: int, rows: Candles) -> No
     await copy_candles(connection, "candles", rows)
 
 
-async def rescale(connection: Connection, number: int, price_scale: int, size_scale: int) -> Known:
+async def rescale(connection: Connection, number: int, price_scale: int, size_scale: int, owner: int | None) -> Known:
     """Multiply every stored price, size and sum up to wider scales.
 
-    Raises ``ModelError``, changing nothing, when a value would no longer fit or a scale shrinks.
+    Raises ``ModelError``, changing nothing, when a value would no longer fit or a scale shrinks, ``Fenced`` when the
+    tape has another ``owner``.
     """
+    await connection.execute(_HOLD_HEADS, [number])
     [(_, known)] = await instruments(connection, "number = $1", number)
+    if owner is not None and owner != await connection.fetchval(
+        "SELECT owner FROM tape_head WHERE number = $1", number
+    ):
+        raise Fenced(frozenset({known.id}))
     if price_scale < known.price_scale or size_scale < known.size_scale:
         raise ModelError(f"{known.id} has scales {known.price_scale} and {known.size_scale}: they only ever widen")
     price, size = 10 ** (price_scale - known.price_scale), 10 ** (size_scale - known.size_scale)
-    await connection.execute(_HOLD_HEADS, [number])
     try:
         for table in ("candles", "open_candles"):
             scaled = f"UPDATE {table} SET {_scaled_candle(price, size)} WHERE number = $1"

@@ -7,21 +7,25 @@ same data with decimals and timestamps to any SQL client.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
 from tapewick.clock import Clock, RealClock
-from tapewick.errors import NotFound
-from tapewick.model import I64, BookUpdate, Candles, Head, Instrument, TapeCommit, TapeState, TradeBatch
+from tapewick.errors import NotFound, StoreError
+from tapewick.model import I64, BookUpdate, Candles, Floor, Head, Instrument, Lease, TapeCommit, TapeState, TradeBatch
 from tapewick.stores import _duckdb_books as books
+from tapewick.stores import _duckdb_leases as leases
 from tapewick.stores import _duckdb_read as reads
 from tapewick.stores import _duckdb_write as writes
 from tapewick.stores._duckdb_check import problems
 from tapewick.stores._duckdb_file import FILE, DuckDBFile, migrate, set_wal_aside
+from tapewick.stores._duckdb_names import holds
 from tapewick.stores._duckdb_rows import instruments, trade_batch
 from tapewick.stores._rows import Known, Window, merged
 
@@ -48,6 +52,7 @@ class DuckDBStore:
         self._clock = clock or RealClock()
         self._file = DuckDBFile(Path(folder), read_only=read_only, memory_limit=memory_limit, threads=threads)
         self._known: dict[str, Known] = {}
+        self._leases = leases.LeaseTable()
 
     async def __aenter__(self) -> Self:
         await self._file.open()
@@ -88,15 +93,22 @@ class DuckDBStore:
             return frozenset()
         return await self._file.write(partial(writes.commit, group=group, now=self._clock.now()))
 
-    async def rescale(self, instrument: str, price_scale: int, size_scale: int) -> Instrument:
+    async def rescale(
+        self, instrument: str, price_scale: int, size_scale: int, *, owner: int | None = None
+    ) -> Instrument:
         """Widen an instrument's scales and rescale everything stored, in one transaction."""
         number, _ = self._find(instrument)
-        job = partial(writes.rescale, number=number, price_scale=price_scale, size_scale=size_scale)
+        job = partial(writes.rescale, number=number, price_scale=price_scale, size_scale=size_scale, owner=owner)
         return self._remember(await self._file.write(job))
 
     async def load_candles(self, number: int, keys: I64, windows: I64) -> Candles:
         """Tape rows with ``keys``, plus incomplete closed ones that overlap ``windows``."""
         return await self._file.read(partial(reads.load_candles, number=number, keys=keys, windows=windows))
+
+    async def holds(self, instrument: str, names: I64) -> npt.NDArray[np.bool_]:
+        """Which of ``names`` (n, 2) belong to trades the tape was ever given."""
+        number, _ = self._find(instrument)
+        return await self._file.read(partial(holds, number=number, names=names))
 
     async def put_imported(self, instrument: str, rows: Candles) -> None:
         """Replace import rows of the same (tf, open_time)."""
@@ -158,6 +170,11 @@ class DuckDBStore:
 
         return await self._file.read(job)
 
+    async def floor(self, instrument: str, tf: int) -> Floor:
+        """Nothing: the embedded store keeps everything."""
+        self._find(instrument)
+        return Floor()
+
     async def coverage(self, instrument: str) -> TapeState:
         """Ranges, all gaps, head: a read-only ``TapeState`` without rows."""
         wanted = [self._find(instrument)]
@@ -174,6 +191,24 @@ class DuckDBStore:
         """The newest stored book whose time is not after ``at`` (ns)."""
         number, _ = self._find(instrument)
         return await self._file.read(partial(books.book_at, number=number, instrument=instrument, at=at))
+
+    async def lease(self, holder: str, take: Collection[str], ttl: float) -> dict[str, Lease]:
+        """Renew what ``holder`` holds, take what is free of ``take``; every lease that holds, in this process."""
+        if self._file.read_only:
+            raise StoreError(f"{self._file.folder} was opened read-only")
+        return self._leases.lease(holder, take, ttl)
+
+    async def release(self, holder: str, names: Collection[str]) -> None:
+        """Let go of those of ``names`` that ``holder`` holds."""
+        self._leases.release(holder, names)
+
+    async def watched(self) -> list[str]:
+        """Instruments somebody asked to be collected at run time."""
+        return await self._file.read(leases.watched)
+
+    async def watch(self, instrument: str, wanted: bool) -> None:
+        """Ask for an instrument to be collected, or no longer."""
+        await self._file.write(partial(leases.watch, instrument=instrument, wanted=wanted))
 
     async def check(self) -> list[str]:
         """Problems found by looking for broken invariants, for ``doctor``; empty when there are none."""

@@ -6,19 +6,27 @@ instrument's head has one owner, and every commit of anybody else is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from tapewick.clock import Clock, RealClock
 from tapewick.errors import ModelError, NotFound, StoreError
-from tapewick.model import I64, BookUpdate, Candles, Head, Instrument, TapeCommit, TapeState, TradeBatch
+from tapewick.model import I64, BookUpdate, Candles, Floor, Head, Instrument, Lease, TapeCommit, TapeState, TradeBatch
 from tapewick.stores import _postgres_books as books
+from tapewick.stores import _postgres_leases as leases
 from tapewick.stores import _postgres_read as reads
+from tapewick.stores import _postgres_replica as replica
 from tapewick.stores import _postgres_retention as retention
 from tapewick.stores import _postgres_schema as schema
 from tapewick.stores import _postgres_write as writes
 from tapewick.stores._postgres_check import problems
+from tapewick.stores._postgres_freeing import freeing
+from tapewick.stores._postgres_names import holds
 from tapewick.stores._postgres_pool import Database, Wanted, single
 from tapewick.stores._postgres_rows import instruments as stored_instruments
 from tapewick.stores._postgres_schema import Level
@@ -54,6 +62,7 @@ class PostgresStore:
         self._database = Database(Wanted(dsn, read_dsn, pool_min, pool_max), read_only=read_only)
         self._known: dict[str, Known] = {}
         self.level = Level("plain")
+        self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._bring_up_to_date()
@@ -64,10 +73,23 @@ class PostgresStore:
         except BaseException:
             await self._database.close()
             raise
+        self._watching = asyncio.create_task(replica.watched(self._database), name="store-watch")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         await self._database.close()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why reads are not answered at the moment; None while they are."""
+        return self._database.trouble
+
+    async def replica_lag(self) -> float:
+        """Seconds by which reads lag behind commits; 0 where reads go to the server that is written."""
+        return await replica.lag(self._database)
 
     async def _bring_up_to_date(self) -> None:
         own = self._database
@@ -79,7 +101,8 @@ class PostgresStore:
         await migrate(self._migrate_dsn)
 
     async def _learn(self) -> None:
-        for number, instrument in await self._database.read(stored_instruments):
+        # Of the primary: what an engine does not know of it cannot claim, and a replica may be behind.
+        for number, instrument in await self._database.read(stored_instruments, primary=True):
             self._known[instrument.id] = (number, instrument)
 
     async def instruments(self) -> list[Instrument]:
@@ -93,8 +116,11 @@ class PostgresStore:
     async def claim(self, instruments: Sequence[str]) -> list[TapeState]:
         """Take ownership (raises each head's ``owner``) and return what to restart from."""
         wanted = [await self._find(id) for id in dict.fromkeys(instruments)]
+        server = 0
 
         async def job(connection: Connection) -> list[TapeState]:
+            nonlocal server
+            server = connection.get_server_pid()
             numbers = [number for number, _ in wanted]
             await writes.raise_owners(connection, numbers)
             # From here on nobody else changes these tapes; what others changed until now is read, scales too.
@@ -104,7 +130,8 @@ class PostgresStore:
 
         if not wanted:
             return []
-        states = await self._database.write(job)
+        async with freeing(self._database, lambda: server):
+            states = await self._database.write(job)
         for state in states:
             self._remember((state.number, state.instrument))
         return states
@@ -117,16 +144,23 @@ class PostgresStore:
             raise ModelError("a commit group holds one part per instrument")
         return await self._database.write(partial(writes.commit, group=group, now=self._clock.now()))
 
-    async def rescale(self, instrument: str, price_scale: int, size_scale: int) -> Instrument:
+    async def rescale(
+        self, instrument: str, price_scale: int, size_scale: int, *, owner: int | None = None
+    ) -> Instrument:
         """Widen an instrument's scales and rescale everything stored, in one transaction."""
         number, _ = await self._find(instrument)
-        job = partial(writes.rescale, number=number, price_scale=price_scale, size_scale=size_scale)
+        job = partial(writes.rescale, number=number, price_scale=price_scale, size_scale=size_scale, owner=owner)
         return self._remember(await self._database.write(job))
 
     async def load_candles(self, number: int, keys: I64, windows: I64) -> Candles:
         """Tape rows with ``keys``, plus incomplete closed ones that overlap ``windows``."""
         job = partial(reads.load_candles, key=number, keys=keys, windows=windows)
         return await self._database.read(job, primary=True)
+
+    async def holds(self, instrument: str, names: I64) -> npt.NDArray[np.bool_]:
+        """Which of ``names`` (n, 2) belong to trades the tape was ever given; asked of the primary."""
+        number, _ = await self._find(instrument)
+        return await self._database.read(partial(holds, key=number, names=names), primary=True)
 
     async def put_imported(self, instrument: str, rows: Candles) -> None:
         """Replace import rows of the same (tf, open_time)."""
@@ -181,6 +215,11 @@ class PostgresStore:
 
         return await self._database.read(job)
 
+    async def floor(self, instrument: str, tf: int) -> Floor:
+        """What ``expire`` has let go of a timeframe's candles, with ``tf`` 0 of the trades."""
+        number, _ = await self._find(instrument)
+        return await self._database.read(partial(retention.floor, number=number, tf=tf))
+
     async def coverage(self, instrument: str) -> TapeState:
         """Ranges, all gaps, head: a read-only ``TapeState`` without rows."""
         wanted = [await self._find(instrument)]
@@ -197,6 +236,23 @@ class PostgresStore:
         """The newest stored book whose time is not after ``at`` (ns)."""
         number, _ = await self._find(instrument)
         return await self._database.read(partial(books.book_at, number=number, instrument=instrument, at=at))
+
+    async def lease(self, holder: str, take: Collection[str], ttl: float) -> dict[str, Lease]:
+        """Renew what ``holder`` holds, take what is free of ``take``, by the server's clock; every lease that holds."""
+        return await self._database.write(partial(leases.lease, holder=holder, take=take, ttl=ttl))
+
+    async def release(self, holder: str, names: Collection[str]) -> None:
+        """Let go of those of ``names`` that ``holder`` holds."""
+        if names:
+            await self._database.write(partial(leases.release, holder=holder, names=names))
+
+    async def watched(self) -> list[str]:
+        """Instruments somebody asked to be collected at run time, as the primary has them."""
+        return await self._database.read(leases.watched, primary=True)
+
+    async def watch(self, instrument: str, wanted: bool) -> None:
+        """Ask for an instrument to be collected, or no longer."""
+        await self._database.write(partial(leases.watch, instrument=instrument, wanted=wanted))
 
     async def expire(self, *, trades: int = 0, minutes: int = 0, books: int = 0) -> dict[str, int]:
         """Let go of trades, of candles under an hour and of books older than that many ns before their

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("trades", "candles", "head", "wanted", "instrument", "health", "book", "quote", "gap", "origin", "number")
+    __slots__ = ("trades", "candles", "head", "wanted", "instrument", "health", "book", "quote", "gap", "watch", "origin", "number")
     TRADES_FIELD_NUMBER: _ClassVar[int]
     CANDLES_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class Envelope(_message.Message):
     BOOK_FIELD_NUMBER: _ClassVar[int]
     QUOTE_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     trades: Trades
@@ -28,12 +29,13 @@ class Envelope(_message.Message):
     book: Book
     quote: Quote
     gap: Gap
+    watch: Watch
     origin: int
     number: int
-    def __init__(self, trades: _Optional[_Union[Trades, _Mapping]] = ..., candles: _Optional[_Union[Candles, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., instrument: _Optional[_Union[Instrument, _Mapping]] = ..., health: _Optional[_Union[Health, _Mapping]] = ..., book: _Optional[_Union[Book, _Mapping]] = ..., quote: _Optional[_Union[Quote, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., origin: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
+    def __init__(self, trades: _Optional[_Union[Trades, _Mapping]] = ..., candles: _Optional[_Union[Candles, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., instrument: _Optional[_Union[Instrument, _Mapping]] = ..., health: _Optional[_Union[Health, _Mapping]] = ..., book: _Optional[_Union[Book, _Mapping]] = ..., quote: _Optional[_Union[Quote, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., origin: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Trades(_message.Message):
-    __slots__ = ("instrument", "price_scale", "size_scale", "trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side", "seq", "covers_given", "covers_from", "covers_to", "late", "clock", "source", "epoch")
+    __slots__ = ("instrument", "price_scale", "size_scale", "trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side", "seq", "covers_given", "covers_from", "covers_to", "late", "clock", "source", "epoch", "key")
     INSTRUMENT_FIELD_NUMBER: _ClassVar[int]
     PRICE_SCALE_FIELD_NUMBER: _ClassVar[int]
     SIZE_SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +55,7 @@ class Trades(_message.Message):
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
     instrument: str
     price_scale: int
     size_scale: int
@@ -72,7 +75,8 @@ class Trades(_message.Message):
     clock: int
     source: str
     epoch: str
-    def __init__(self, instrument: _Optional[str] = ..., price_scale: _Optional[int] = ..., size_scale: _Optional[int] = ..., trade_id: _Optional[_Iterable[int]] = ..., first_id: _Optional[_Iterable[int]] = ..., count: _Optional[_Iterable[int]] = ..., ts_event: _Optional[_Iterable[int]] = ..., ts_recv: _Optional[_Iterable[int]] = ..., price: _Optional[_Iterable[int]] = ..., size: _Optional[_Iterable[int]] = ..., side: _Optional[bytes] = ..., seq: _Optional[_Iterable[int]] = ..., covers_given: _Optional[bool] = ..., covers_from: _Optional[_Iterable[int]] = ..., covers_to: _Optional[_Iterable[int]] = ..., late: _Optional[bool] = ..., clock: _Optional[int] = ..., source: _Optional[str] = ..., epoch: _Optional[str] = ...) -> None: ...
+    key: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, instrument: _Optional[str] = ..., price_scale: _Optional[int] = ..., size_scale: _Optional[int] = ..., trade_id: _Optional[_Iterable[int]] = ..., first_id: _Optional[_Iterable[int]] = ..., count: _Optional[_Iterable[int]] = ..., ts_event: _Optional[_Iterable[int]] = ..., ts_recv: _Optional[_Iterable[int]] = ..., price: _Optional[_Iterable[int]] = ..., size: _Optional[_Iterable[int]] = ..., side: _Optional[bytes] = ..., seq: _Optional[_Iterable[int]] = ..., covers_given: _Optional[bool] = ..., covers_from: _Optional[_Iterable[int]] = ..., covers_to: _Optional[_Iterable[int]] = ..., late: _Optional[bool] = ..., clock: _Optional[int] = ..., source: _Optional[str] = ..., epoch: _Optional[str] = ..., key: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Candles(_message.Message):
     __slots__ = ("instrument", "price_scale", "size_scale", "provisional", "epoch", "pos", "open_time", "open", "high", "low", "close", "volume_lo", "volume_hi", "quote_volume_lo", "quote_volume_hi", "taker_buy_volume_lo", "taker_buy_volume_hi", "taker_buy_quote_volume_lo", "taker_buy_quote_volume_hi", "trades", "first_id", "last_id", "first_ts", "last_ts", "first_key", "last_seq", "row_pos", "tf", "rev", "state", "complete", "origin", "filled", "change", "reason")
@@ -223,18 +227,28 @@ class Instrument(_message.Message):
     def __init__(self, id: _Optional[str] = ..., venue: _Optional[str] = ..., symbol: _Optional[str] = ..., base: _Optional[str] = ..., quote: _Optional[str] = ..., price_scale: _Optional[int] = ..., size_scale: _Optional[int] = ..., status: _Optional[str] = ..., id_kind: _Optional[str] = ..., granularity: _Optional[str] = ...) -> None: ...
 
 class Health(_message.Message):
-    __slots__ = ("source", "state", "ts", "detail", "instrument")
+    __slots__ = ("source", "state", "ts", "detail", "instrument", "collector")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     TS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     INSTRUMENT_FIELD_NUMBER: _ClassVar[int]
+    COLLECTOR_FIELD_NUMBER: _ClassVar[int]
     source: str
     state: str
     ts: int
     detail: str
     instrument: str
-    def __init__(self, source: _Optional[str] = ..., state: _Optional[str] = ..., ts: _Optional[int] = ..., detail: _Optional[str] = ..., instrument: _Optional[str] = ...) -> None: ...
+    collector: str
+    def __init__(self, source: _Optional[str] = ..., state: _Optional[str] = ..., ts: _Optional[int] = ..., detail: _Optional[str] = ..., instrument: _Optional[str] = ..., collector: _Optional[str] = ...) -> None: ...
+
+class Watch(_message.Message):
+    __slots__ = ("instrument", "wanted")
+    INSTRUMENT_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    instrument: str
+    wanted: bool
+    def __init__(self, instrument: _Optional[str] = ..., wanted: _Optional[bool] = ...) -> None: ...
 
 class Book(_message.Message):
     __slots__ = ("instrument", "run", "prev_seq", "seq", "state", "snapshot", "first_id", "last_id", "ts_event", "ts_recv", "bid_price", "bid_size", "ask_price", "ask_size", "price_scale", "size_scale", "source", "detail")

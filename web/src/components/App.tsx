@@ -3,6 +3,7 @@ import type { CandleChart } from "../chart";
 import type { Dashboard } from "../dashboard";
 import { type Action, frameAfterPause, keyAction } from "../keys";
 import { Announcer } from "./Announcer";
+import { Book } from "./Book";
 import { ChartPane } from "./ChartPane";
 import { DashboardContext, useValue } from "./context";
 import { Dialogs } from "./Dialogs";
@@ -31,11 +32,17 @@ export function App({ dashboard }: { dashboard: Dashboard }): JSX.Element {
 
 function Main({ onChart }: { onChart: (chart: CandleChart | null) => void }): JSX.Element {
   const tape = useValue((state) => state.tape);
+  const book = useValue((state) => state.book);
   return (
-    <main className={tape ? "main" : "main without-tape"}>
+    <main className={tape || book ? "main" : "main without-side"}>
       <h1 className="unseen">tapewick live candles</h1>
       <ChartPane onChart={onChart} />
-      {tape ? <Tape /> : null}
+      {tape || book ? (
+        <div className="side">
+          {book ? <Book /> : null}
+          {tape ? <Tape /> : null}
+        </div>
+      ) : null}
     </main>
   );
 }
@@ -102,6 +109,10 @@ function act(action: Action, dashboard: Dashboard, chart: CandleChart | null): v
       return dashboard.toggleTheme();
     case "tape":
       return dashboard.toggleTape();
+    case "book":
+      return dashboard.toggleBook();
+    case "health":
+      return store.set({ dialog: "health" });
     case "instrument":
       return dashboard.step(action.by);
     case "live":

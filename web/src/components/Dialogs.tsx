@@ -1,36 +1,17 @@
-import { type JSX, type KeyboardEvent, type ReactNode, useEffect, useRef, useState } from "react";
+import { type JSX, type KeyboardEvent, useEffect, useRef, useState } from "react";
 import { KEY_HELP } from "../keys";
 import { type Instrument, isSimulated } from "../model";
 import { searchInstruments } from "../search";
 import { useDashboard, useValue } from "./context";
+import { HealthDialog } from "./HealthDialog";
+import { Modal } from "./Modal";
 
 export function Dialogs(): JSX.Element | null {
   const dialog = useValue((state) => state.dialog);
   if (dialog === "search") return <Search />;
   if (dialog === "token") return <Token />;
+  if (dialog === "health") return <HealthDialog />;
   return dialog === "help" ? <Help /> : null;
-}
-
-/** A native modal: the browser keeps the focus inside and gives it back afterwards. */
-function Modal({ label, className, children }: { label: string; className: string; children: ReactNode }): JSX.Element {
-  const { store } = useDashboard();
-  const element = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    element.current?.showModal?.();
-  }, []);
-  const close = (): void => store.set({ dialog: null });
-  return (
-    // Esc closes a native dialog; the click is for its backdrop
-    <dialog
-      ref={element}
-      className={className}
-      aria-label={label}
-      onClose={close}
-      onClick={(event) => event.target === element.current && close()}
-    >
-      {children}
-    </dialog>
-  );
 }
 
 const SHOWN = 60;

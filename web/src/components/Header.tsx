@@ -1,9 +1,9 @@
 import type { JSX } from "react";
-import { changeText, compact, grouped } from "../format";
-import type { ConnectionState } from "../health";
+import { candleTime, changeText, compact, grouped, sinceText, type Zone } from "../format";
+import { A_MINUTE, type ConnectionState } from "../health";
 import { isSimulated } from "../model";
 import { useDashboard, useValue } from "./context";
-import { Brand, ChevronIcon, KeyIcon, MoonIcon, SearchIcon, SunIcon, TapeIcon } from "./icons";
+import { BookIcon, Brand, ChevronIcon, KeyIcon, MoonIcon, SearchIcon, SunIcon, TapeIcon } from "./icons";
 
 export function Header(): JSX.Element {
   return (
@@ -54,28 +54,45 @@ function Price(): JSX.Element {
   const price = useValue((state) => state.lastTrade?.price ?? state.last?.close ?? state.ticker?.last ?? null);
   const side = useValue((state) => state.lastTrade?.side ?? "unknown");
   const change = useValue((state) => Number(state.ticker?.change_pct_24h ?? Number.NaN));
+  const day = useDay();
   const direction = side === "buy" ? "up" : side === "sell" ? "down" : "flat";
   return (
     <div className="price">
       <span className={`price-last ${direction}`}>{price === null ? "–" : grouped(price)}</span>
-      <span className={`price-change ${change < 0 ? "down" : change > 0 ? "up" : "flat"}`} title="Change over 24 hours">
+      <span className={`price-change ${change < 0 ? "down" : change > 0 ? "up" : "flat"}`} title={`Change ${day.hint}`}>
         {Number.isNaN(change) ? "" : changeText(change)}
-        {Number.isNaN(change) ? null : <small> 24h</small>}
+        {Number.isNaN(change) ? null : <small> {day.label}</small>}
       </span>
     </div>
   );
 }
 
+/** What the figures of the day are of: 24 hours, or as much of them as there is. */
+function useDay(): { label: string; hint: string } {
+  const since = useValue((state) => state.since);
+  const zone: Zone = useValue((state) => state.zone);
+  if (since === null) return { label: "24h", hint: "over 24 hours" };
+  return {
+    label: sinceText(since, Date.now(), zone),
+    hint: `since the data begin, ${candleTime(since, "1m", zone)}: less than 24 hours`,
+  };
+}
+
 function Figures(): JSX.Element | null {
   const ticker = useValue((state) => state.ticker);
+  const day = useDay();
   if (ticker === null) return null;
   const figures: [string, string | null, boolean][] = [
-    ["24h high", ticker.high_24h, false],
-    ["24h low", ticker.low_24h, false],
-    ["24h volume", ticker.volume_24h, true],
-  ];
+    ["high", ticker.high_24h, false],
+    ["low", ticker.low_24h, false],
+    ["volume", ticker.volume_24h, true],
+  ].map(([name, text, short]) => [day.label === "24h" ? `24h ${name}` : `${name} ${day.label}`, text, short]) as [
+    string,
+    string | null,
+    boolean,
+  ][];
   return (
-    <dl className="figures">
+    <dl className="figures" title={`Figures ${day.hint}`}>
       {figures.map(([name, text, short]) => (
         <div key={name}>
           <dt>{name}</dt>
@@ -86,9 +103,6 @@ function Figures(): JSX.Element | null {
   );
 }
 
-/** Older news is history that is being told, and no latency. */
-const A_MINUTE = 60_000;
-
 const WORDS: Record<ConnectionState, string> = {
   live: "Live",
   stale: "Stale",
@@ -97,6 +111,7 @@ const WORDS: Record<ConnectionState, string> = {
 };
 
 function ConnectionBadge(): JSX.Element {
+  const { store } = useDashboard();
   const { state, latency, rate, detail } = useValue((value) => value.connection);
   const alive = state === "live" || state === "stale";
   const hint = alive
@@ -105,18 +120,22 @@ function ConnectionBadge(): JSX.Element {
       : "Median time from exchange to this browser, and messages per second"
     : `Retrying${detail === "" ? "" : `: ${detail}`}`;
   return (
-    <div className={`connection ${state}`} title={hint}>
+    <button
+      type="button"
+      className={`connection ${state}`}
+      title={`${hint}. More ( h )`}
+      aria-haspopup="dialog"
+      onClick={() => store.set({ dialog: "health" })}
+    >
       <span className="dot" aria-hidden="true" />
-      <span className="connection-word" role="status">
-        {WORDS[state]}
-      </span>
+      <span className="connection-word">{WORDS[state]}</span>
       {alive ? (
         <span className="connection-figures">
           {latency === null || latency > A_MINUTE ? null : <span>{latency} ms</span>}
           <span>{rate} msg/s</span>
         </span>
       ) : null}
-    </div>
+    </button>
   );
 }
 
@@ -125,6 +144,7 @@ function Toggles(): JSX.Element {
   const theme = useValue((state) => state.theme);
   const zone = useValue((state) => state.zone);
   const tape = useValue((state) => state.tape);
+  const book = useValue((state) => state.book);
   return (
     <div className="toggles">
       <button
@@ -135,6 +155,16 @@ function Toggles(): JSX.Element {
         title="UTC or local time"
       >
         {zone === "utc" ? "UTC" : "Local"}
+      </button>
+      <button
+        type="button"
+        className="icon-button tape-toggle"
+        aria-pressed={book}
+        aria-label="Order book panel"
+        title="Order book ( b )"
+        onClick={() => dashboard.toggleBook()}
+      >
+        <BookIcon />
       </button>
       <button
         type="button"

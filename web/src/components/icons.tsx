@@ -41,6 +41,12 @@ export const TapeIcon = (): JSX.Element => (
   </Icon>
 );
 
+export const BookIcon = (): JSX.Element => (
+  <Icon>
+    <path d="M2 3h8M2 5.5h5M2 10.5h6M2 13h11M2 8h12" />
+  </Icon>
+);
+
 export const KeyIcon = (): JSX.Element => (
   <Icon>
     <rect x="1.5" y="4" width="13" height="8.5" rx="1.5" />

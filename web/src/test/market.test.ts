@@ -40,7 +40,7 @@ function event(row: Candle): Parameters<Market["receive"]>[0] {
 describe("the live stream", () => {
   it("subscribes to the candles and trades of the view", () => {
     const { channels } = rig();
-    expect(channels.at(-1)?.map(({ ch }) => ch)).toEqual([CANDLES, TRADES, "health@sim:AB"]);
+    expect(channels.at(-1)?.map(({ ch }) => ch)).toEqual([CANDLES, TRADES, "health@sim:AB", "book_top@sim:AB"]);
   });
 
   it("hands over everything after a snapshot, then only what changed", () => {

@@ -3,6 +3,7 @@ import { act } from "react";
 import { createRoot, type Root } from "react-dom/client";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import type { Api } from "../api";
+import { Book } from "../components/Book";
 import { DashboardContext } from "../components/context";
 import { Dialogs } from "../components/Dialogs";
 import { FrameBar } from "../components/FrameBar";
@@ -18,6 +19,10 @@ const INSTRUMENTS = [
   instrument("binance:CD", { base: "C", quote: "D" }),
 ];
 
+const DAY = 86_400_000;
+
+/** When the data begin that the server has. */
+let begin: number;
 let root: Root;
 let page: HTMLElement;
 let dashboard: Dashboard;
@@ -60,13 +65,34 @@ beforeEach(async () => {
       }
     },
   );
+  begin = 0;
   localStorage.clear();
   sessionStorage.clear();
   location.hash = "";
   const api = {
     instruments: async () => INSTRUMENTS,
     candles: async () => [],
-    ticker: async () => ({ last: "1.75", change_pct_24h: "-1.5", high_24h: "2", low_24h: "1", volume_24h: "1500" }),
+    ticker: async () => ({
+      last: "1.75",
+      change_pct_24h: "-1.5",
+      high_24h: "2",
+      low_24h: "1",
+      volume_24h: "1500",
+      ts: 2 * DAY,
+      data_age_ms: 340,
+    }),
+    begin: async () => begin,
+    coverage: async () => ({
+      trades: 12_345,
+      ranges: [
+        [1, 900],
+        [1_000, 12_444],
+      ],
+      gaps: [{ state: "open" }, { state: "closed" }],
+      complete: false,
+      position: "e:12345",
+    }),
+    status: async () => ({ version: "1.2.3", engine: "native", trouble: null }),
   } satisfies Api;
   page = document.body.appendChild(document.createElement("div"));
   dashboard = new Dashboard(api, "ws://x/v1/ws");
@@ -79,6 +105,7 @@ beforeEach(async () => {
         <Header />
         <FrameBar />
         <Legend />
+        <Book />
         <Tape />
         <Dialogs />
       </DashboardContext>,
@@ -204,4 +231,84 @@ it("asks for the token a server wants, and goes on with it", async () => {
   await frame();
   expect(offered).toEqual(["tapewick.v1.json", "tapewick.key.abc"]);
   expect(page.querySelector("dialog")).toBeNull();
+});
+
+it("says since when, where the data of a day are less than a day", async () => {
+  expect(text(".price-change")).toContain("24h");
+  expect(text(".figures")).toContain("24h high");
+  begin = DAY + 3 * 3_600_000 + 12 * 60_000; // on the second of January, a day before the newest trade but hours
+  await navigating(() => {
+    location.hash = "#binance:CD/1m";
+  });
+  expect(text(".price-change")).toContain("since 2 Jan 03:12");
+  expect(text(".figures")).toContain("high since 2 Jan 03:12");
+  expect(text(".figures")).not.toContain("24h");
+});
+
+it("draws the book as a ladder around its spread, and does not believe one that is not live", async () => {
+  const BOOK = "book_top@sim:AB";
+  const book = { instrument: "sim:AB", state: "live", ts_event: 1, bids: [["1234.5", "2"], ["1234.4", "0.5"]], asks: [["1234.75", "1"]] };
+  expect(text(".book-note")).toBe("Waiting for the order book…");
+  await act(async () => socket.receive({ type: "snapshot", ch: BOOK, ts: 1, data: [book] }));
+  await frame();
+  const rows = (side: string): string[] =>
+    [...page.querySelectorAll(`.book-${side} li:not(.empty)`)].map((row) =>
+      [...row.children].map((cell) => cell.textContent).join(" "),
+    );
+  expect(rows("asks")).toEqual(["1,234.75 1.0 1.0"]);
+  expect(rows("bids")).toEqual(["1,234.50 2.0 2.0", "1,234.40 0.5 2.5"]);
+  expect([text(".book-mid"), text(".book-spread")]).toEqual(["1,234.625", "spread 0.25 · 2.02 bp"]);
+  expect([text(".book-state"), text(".book-note")]).toEqual(["live", ""]);
+  const stale = { ...book, state: "stale", detail: "the stream stopped" };
+  await act(async () => socket.receive({ type: "update", ch: BOOK, ts: 2, data: [stale] }));
+  await frame();
+  expect([text(".book-state"), text(".book-note")]).toEqual(["stale", "Not current: the stream stopped"]);
+  expect(rows("bids")).toHaveLength(2);
+  await act(async () => socket.receive({ type: "update", ch: BOOK, ts: 3, data: [{ ...book, state: "syncing" }] }));
+  await frame();
+  expect([rows("asks"), rows("bids"), text(".book-mid")]).toEqual([[], [], "–"]);
+  expect(page.querySelector<HTMLElement>(".book")?.dataset.state).toBe("syncing");
+  await act(async () => socket.receive({ type: "update", ch: BOOK, ts: 4, data: [] }));
+  await frame();
+  expect(text(".book-note")).toBe("No order book of this instrument.");
+});
+
+it("follows the book only while its panel is shown", async () => {
+  const asked = (op: string): string => JSON.stringify(socket.requests(op));
+  expect(asked("subscribe")).toContain("book_top@sim:AB");
+  await act(async () => dashboard.toggleBook());
+  expect(asked("unsubscribe")).toContain("book_top@sim:AB");
+  expect(JSON.parse(localStorage.getItem("tapewick.preferences") ?? "{}")).toMatchObject({ book: false });
+  const before = socket.requests("subscribe").length;
+  await act(async () => dashboard.toggleBook());
+  expect(JSON.stringify(socket.requests("subscribe").slice(before))).toContain("book_top@sim:AB");
+});
+
+it("tells how the data come about: connection, server, tape, sources, book, gaps", async () => {
+  const stream = { kind: "stream_health", source: "sim:ws", instrument: null, ts: 3_600_000 };
+  await act(async () =>
+    socket.receive({
+      type: "snapshot",
+      ch: "health@sim:AB",
+      ts: 1,
+      data: [
+        { ...stream, state: "disconnected", detail: "cannot be reached" },
+        { kind: "book_state", instrument: "sim:AB", state: "stale", detail: "no update" },
+        { kind: "gap_opened", instrument: "sim:AB", left_id: 900, right_id: 1_000, left_ts: 0, right_ts: null, state: "open", reason: "restart", attempts: 2 },
+      ],
+    }),
+  );
+  await act(async () => page.querySelector<HTMLButtonElement>(".connection")?.click());
+  await frame();
+  const told = text("dialog.health");
+  expect(told).toContain("tapewick 1.2.3, native engine");
+  expect(told).toContain("1 open gap");
+  expect(told).toContain("12,345 trades");
+  expect(told).toContain("340 ms old");
+  expect(told).toContain("1 – 12444 in 2 ranges");
+  expect(told).toContain("▲ disconnected");
+  expect(told).toContain("cannot be reached");
+  expect(told).toContain("901 – 999");
+  expect(told).toContain("2 attempts");
+  expect(told).toContain("no update");
 });

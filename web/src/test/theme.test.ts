@@ -19,6 +19,16 @@ function contrast(a: string, b: string): number {
   return (light + 0.05) / (dark + 0.05);
 }
 
+/** What a see-through colour, `part` of it, looks like on a ground. */
+function blended(colour: string, part: number, ground: string): string {
+  const alpha = (Number.parseInt(colour.slice(7, 9), 16) / 255) * part;
+  const channels = [1, 3, 5].map((at) => {
+    const [over, under] = [colour, ground].map((hex) => Number.parseInt(hex.slice(at, at + 2), 16));
+    return Math.round(alpha * (over ?? 0) + (1 - alpha) * (under ?? 0));
+  });
+  return `#${channels.map((channel) => channel.toString(16).padStart(2, "0")).join("")}`;
+}
+
 const TEXTS = ["text", "text-2", "text-3", "up-text", "down-text", "accent-text"];
 
 describe.each([':root[data-theme="dark"]', ':root[data-theme="light"]'])("%s", (selector) => {
@@ -27,6 +37,15 @@ describe.each([':root[data-theme="dark"]', ':root[data-theme="light"]'])("%s", (
   it.each(TEXTS)("has readable %s on every surface", (name) => {
     for (const surface of ["panel", "chart", "raised"]) {
       expect(contrast(colours[name] ?? "", colours[surface] ?? ""), surface).toBeGreaterThanOrEqual(4.5);
+    }
+  });
+
+  it.each([
+    ["down-faint", ["down-text", "text", "text-2"]],
+    ["up-faint", ["up-text", "text", "text-2"]],
+  ])("has readable figures on the %s bars of the order book", (bar, texts) => {
+    for (const name of texts) {
+      expect(contrast(colours[name] ?? "", blended(colours[bar] ?? "", 0.55, colours.panel ?? "")), name).toBeGreaterThanOrEqual(4.5);
     }
   });
 

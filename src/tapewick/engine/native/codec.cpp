@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 
+#include "arrays.hpp"
 #include "codec_batch.hpp"
 #include "codec_groups.hpp"
 #include "codec_rows.hpp"
@@ -32,6 +33,7 @@ template <typename T>
 using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 constexpr int MAX_SCALE = 38;
+constexpr size_t WORTH_RELEASING = 64;  // rows: below, handing over the GIL costs more than writing them
 
 void check_scales(int price_scale, int size_scale) {
     if (std::min(price_scale, size_scale) < 0 || std::max(price_scale, size_scale) > MAX_SCALE)
@@ -236,9 +238,13 @@ Format make_format(std::string_view instrument, int price_scale, int size_scale,
 class CandleRows {
 public:
     explicit CandleRows(nb::handle rows) {
-        nb::object dtype = nb::module_::import_("tapewick.model").attr("CANDLE");
-        if (!nb::hasattr(rows, "dtype") || !rows.attr("dtype").equal(dtype)) throw nb::type_error("rows must be a CANDLE array");
-        nb::object packed = nb::module_::import_("numpy").attr("ascontiguousarray")(rows);
+        const nb::object& dtype = names().candle;
+        nb::object own = nb::getattr(rows, "dtype", nb::none());
+        if (!own.is(dtype) && (own.is_none() || !own.equal(dtype))) throw nb::type_error("rows must be a CANDLE array");
+        nb::object packed = nb::borrow(rows);
+        if (PyObject_GetBuffer(packed.ptr(), &view_, PyBUF_SIMPLE) == 0) return;
+        PyErr_Clear();  // not contiguous
+        packed = nb::module_::import_("numpy").attr("ascontiguousarray")(rows);
         if (PyObject_GetBuffer(packed.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
     }
     ~CandleRows() { PyBuffer_Release(&view_); }
@@ -264,7 +270,8 @@ nb::bytes encode_candles(nb::str instrument, nb::handle rows, int price_scale, i
             raise("ModelError", "candle row " + std::to_string(i) + " holds no legal value in '" + field + "'");
     Output out(4096);
     {
-        nb::gil_scoped_release released;
+        std::optional<nb::gil_scoped_release> released;
+        if (candles.size() >= WORTH_RELEASING) released.emplace();
         write_candles(out, candles.data(), candles.size(), format);
     }
     return to_bytes(out);
@@ -295,7 +302,8 @@ nb::bytes encode_trades(nb::handle batch, std::string_view times, bool lines, bo
                          count.data(), side.data(), seq.is_valid() ? seq.data() : nullptr};
     Output out(4096 + 256 * n);
     {
-        nb::gil_scoped_release released;
+        std::optional<nb::gil_scoped_release> released;
+        if (n >= WORTH_RELEASING) released.emplace();
         write_trades(out, columns, format);
     }
     return to_bytes(out);

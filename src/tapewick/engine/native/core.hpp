@@ -71,6 +71,7 @@ public:
     void load(const std::vector<Row>& rows);
     void ingest(const Batch& batch, Ingested& out);
     bool pending() const;
+    std::size_t minutes() const { return deltas_.size() + late_.size(); }  // that wait to be taken
     std::vector<Key> missing();
     void take(Taken& out);
     std::vector<Row> live();

@@ -20,7 +20,8 @@ namespace tapewick {
 
 namespace {
 
-constexpr std::size_t WORTH_RELEASING = 64;  // trades: below, handing over the GIL costs more than the work
+// Trades, or minutes that changed: below, handing over the GIL costs more than the work, and who gets it keeps it longer.
+constexpr std::size_t WORTH_RELEASING = 64;
 
 // A core and the lock that makes it safe while the GIL is released.
 struct Core {
@@ -66,7 +67,8 @@ nb::object ingest(Core& core, nb::handle trade_id, nb::handle first_id, nb::hand
 nb::object take(Core& core) {
     static thread_local Taken out;  // kept for its memory: fresh pages cost more than the rows in them
     out.clear();
-    core.alone(true, [&](TapeCore& tape) { tape.take(out); });
+    const bool much = core.alone(false, [](TapeCore& tape) { return tape.minutes() >= WORTH_RELEASING; });
+    core.alone(much, [&](TapeCore& tape) { tape.take(out); });
     return names().taken(rows_out(out.rows), ranges_out(out.put), vector_out(out.gone.data(), out.gone.size()),
                          out.holes_changed);
 }
@@ -127,7 +129,7 @@ void bind_core(nb::module_& m) {
              }, "rows"_a)
         .def("take", take)
         .def("live", [](Core& core) {
-            return rows_out(core.alone(true, [](TapeCore& tape) { return tape.live(); }));
+            return rows_out(core.alone(false, [](TapeCore& tape) { return tape.live(); }));
         })
         .def("ranges", [](Core& core) {
             return ranges_out(core.alone(false, [](TapeCore& tape) { return tape.ledger().ranges(); }));

@@ -1,0 +1,287 @@
+"""NATS servers with JetStream as ``Broker``: one connection, streams, floors as messages of a stream of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tapewick.buses._broker import RECENT, SHARED, Parcel, Place, Standing, places
+from tapewick.buses._nats_driver import (
+    APIError,
+    Client,
+    JetStreamContext,
+    NatsError,
+    NoStreamResponseError,
+    NotFoundError,
+    PubAck,
+    ServiceUnavailableError,
+    StreamConfig,
+    failure,
+)
+from tapewick.buses._nats_reader import NatsReader
+from tapewick.buses._trouble import ended
+from tapewick.errors import BusError, BusRefused
+
+__all__ = ["NatsBroker"]
+
+ANSWER = 5.0  # seconds an answer may take
+FAREWELL = 1.0  # seconds closing a connection may take
+LOOK = 0.5  # seconds between two looks whether the connection stands, while an answer is due
+OTHERWISE = 10058  # error code: the stream exists with another configuration
+
+T = TypeVar("T")
+
+
+async def _end(client: Client) -> None:
+    """Close a connection; the driver waits without end for one whose TLS handshake failed."""
+    closing = asyncio.ensure_future(client.close())
+    await asyncio.wait({closing}, timeout=FAREWELL)
+    await ended([closing])
+
+
+async def _make(js: JetStreamContext, config: StreamConfig) -> None:
+    """Create a stream, or bring an existing one up to date."""
+    try:
+        await js.add_stream(config)
+    except APIError as error:
+        if error.err_code != OTHERWISE:
+            raise
+        await js.update_stream(config)
+
+
+class NatsBroker:
+    """``Broker`` on the servers at ``url``. ``limits`` of every stream, ``options`` of the driver."""
+
+    kind = "nats"
+
+    def __init__(
+        self, url: str, *, name: str, partitions: int, limits: StreamConfig, options: Mapping[str, Any]
+    ) -> None:
+        self._servers = [one.strip() for one in url.split(",")]
+        self._name, self._partitions, self._limits, self._options = name, partitions, limits, options
+        self._client: Client | None = None
+        self._known: set[str] = set()
+        self._made: dict[str, str] = {}  # when the stream was made whose floors were read last
+        self._why: Exception | None = None
+        self._connecting = asyncio.Lock()
+        self._gone = asyncio.Event()  # the connection broke: what waits for an answer waits in vain
+
+    # -- connection ----------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        client = await self.live()
+        try:
+            await client.jetstream(timeout=ANSWER).account_info()
+        except ServiceUnavailableError as error:
+            raise BusRefused("NATS has no JetStream: start nats-server with -js and a store folder") from error
+        except (NatsError, OSError, TimeoutError) as error:
+            raise failure(error, "asking for JetStream") from error
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await _end(client)
+
+    async def live(self) -> Client:
+        """The connection, made anew if it broke: whoever meets the break backs off by itself."""
+        async with self._connecting:
+            if self._client is not None and self.uses(self._client):
+                return self._client
+            await self.close()
+            self._client = await self._connected()
+            return self._client
+
+    async def _connected(self) -> Client:
+        self._why, self._gone = None, asyncio.Event()
+        client, gone = Client(), self._gone
+
+        async def broke() -> None:
+            gone.set()
+
+        try:
+            async with asyncio.timeout(ANSWER):
+                await client.connect(
+                    self._servers,
+                    error_cb=self._failed,
+                    disconnected_cb=broke,
+                    closed_cb=broke,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    ping_interval=10,
+                    **self._options,
+                )
+        except (NatsError, OSError, TimeoutError, ValueError) as error:
+            await _end(client)
+            raise failure(self._why or error, "connecting") from error
+        self._known.clear()
+        return client
+
+    async def _failed(self, error: Exception) -> None:
+        self._why = error
+
+    def uses(self, client: Client) -> bool:
+        """Whether ``client`` is the connection still. The driver does not always say when it gives one up."""
+        return client is self._client and client.is_connected and not self._gone.is_set()
+
+    async def _js(self) -> JetStreamContext:
+        return (await self.live()).jetstream(timeout=ANSWER)
+
+    async def do(self, what: str, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
+        """The outcome of ``work``, or an error once the connection broke. Raises ``BusError``."""
+        client, task = self._client, asyncio.ensure_future(work)
+        broken = asyncio.ensure_future(self._gone.wait())
+        try:
+            for _ in range(int(2 * ANSWER / LOOK)):
+                await asyncio.wait({task, broken}, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
+                if task.done() or client is None or not self.uses(client):
+                    break
+            if not task.done():
+                raise BusError(f"NATS does not answer while {what} (the connection broke); is it running at nats.url?")
+            return task.result()
+        except (NatsError, OSError, TimeoutError) as error:
+            if isinstance(error, NoStreamResponseError | NotFoundError):
+                self._known.clear()
+            raise failure(error, what) from error
+        finally:
+            broken.cancel()
+            task.cancel()
+
+    # -- streams -------------------------------------------------------------------------------
+
+    def _stream(self, topic: str) -> str:
+        return f"{self._name}-{topic}"
+
+    def _subject(self, place: Place) -> str:
+        return f"{self._name}.{place[0]}.{place[1]}"
+
+    async def _ensure(self, topic: str) -> None:
+        """Create the topic's stream where there is none, or bring its limits up to date."""
+        js = await self._js()
+        if topic in self._known:
+            return
+        config = self._limits.evolve(name=self._stream(topic), subjects=[f"{self._name}.{topic}.*"])
+        if topic not in SHARED:
+            age = min(self._limits.max_age or RECENT, RECENT)
+            config = config.evolve(max_age=age, duplicate_window=min(self._limits.duplicate_window, age))
+        if topic == "floors":
+            config = config.evolve(subjects=[f"{self._name}.floors.>"], max_msgs_per_subject=1, max_age=0)
+        await self.do(f"making the stream {config.name}", _make(js, config))
+        self._known.add(topic)
+
+    async def _info(self, topic: str, subjects: str | None = None) -> Any:
+        await self._ensure(topic)
+        work = (await self._js()).stream_info(self._stream(topic), subjects_filter=subjects)
+        return await self.do("asking for a stream", work)
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[int]:
+        for topic in {one.place[0] for one in parcels}:
+            await self._ensure(topic)
+        return await self._publish([(self._subject(one.place), one.payload, one.id) for one in parcels])
+
+    async def _publish(self, messages: Sequence[tuple[str, bytes, str]]) -> list[int]:
+        js = await self._js()
+        under_way: list[asyncio.Future[PubAck]] = []
+
+        async def answers() -> list[PubAck]:
+            for subject, payload, id in messages:
+                headers = {"Nats-Msg-Id": id} if id else None
+                under_way.append(await js.publish_async(subject, payload, headers=headers))
+            return await asyncio.gather(*under_way)
+
+        try:
+            return [answer.seq for answer in await self.do("adding messages", answers())]
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    async def ends(self, wanted: Collection[Place]) -> dict[Place, int]:
+        last = {topic: (await self._info(topic)).state.last_seq for topic in {topic for topic, _ in wanted}}
+        return {place: last[place[0]] for place in wanted}
+
+    # -- floors --------------------------------------------------------------------------------
+
+    def _floor(self, group: str, place: Place) -> str:
+        return f"{self._name}.floors.{group}.{place[0]}.{place[1]}"
+
+    async def floors(self, group: str, wanted: Collection[Place]) -> dict[Place, int]:
+        for topic in {topic for topic, _ in wanted}:
+            await self._ensure(topic)
+        found = dict(zip(wanted, await self._read([self._floor(group, place) for place in wanted]), strict=True))
+        fresh = {place: 0 for place, floor in found.items() if floor is None}
+        await self.commit(group, fresh)
+        return {place: floor or 0 for place, floor in found.items()}
+
+    async def _read(self, subjects: Sequence[str]) -> list[int | None]:
+        """The floors noted under these subjects."""
+        await self._ensure("floors")
+        js, stream = await self._js(), self._stream("floors")
+
+        async def one(subject: str) -> int | None:
+            try:
+                return int((await js.get_last_msg(stream, subject)).data or 0)
+            except NotFoundError:
+                return None
+
+        return await self.do("asking for a group", asyncio.gather(*map(one, subjects)))
+
+    async def commit(self, group: str, floors: Mapping[Place, int]) -> None:
+        await self._ensure("floors")
+        await self._publish([(self._floor(group, place), b"%d" % floor, "") for place, floor in floors.items()])
+
+    async def standing(self, topic: str) -> dict[int, Standing]:
+        info = await self._info(topic, f"{self._name}.{topic}.*")  # before the floors: they only rise
+        state, self._made[topic] = info.state, str(info.created)
+        pattern = f"{self._name}.floors.*.{topic}.*"
+        subjects = sorted((await self._info("floors", pattern)).state.subjects or {})
+        found: dict[int, dict[str, int]] = {place[1]: {} for place in places((topic,), self._partitions)}
+        for subject, floor in zip(subjects, await self._read(subjects), strict=True):
+            *_, group, _, partition = subject.split(".")
+            own = floor if floor is not None and floor <= state.last_seq else 0  # else it is of a stream that is gone
+            found.setdefault(int(partition), {})[group] = own
+        counts = {int(subject.rpartition(".")[2]): count for subject, count in (state.subjects or {}).items()}
+        return {
+            partition: Standing(
+                state.first_seq,
+                {group: counts.get(partition, 0) if floor < state.last_seq else 0 for group, floor in floors.items()},
+                floors,
+            )
+            for partition, floors in found.items()
+        }
+
+    async def release(self, topic: str, floors: Mapping[int, int]) -> None:
+        js, stream = await self._js(), self._stream(topic)
+        if str((await self._info(topic)).created) != self._made.get(topic):
+            return  # made anew since the floors were read: they are not of these messages
+        for partition, floor in floors.items():
+            if floor:
+                work = js.purge_stream(stream, seq=floor + 1, subject=self._subject((topic, partition)))
+                await self.do("letting messages go", work)
+
+    async def life(self) -> str:
+        return str((await self._info("floors")).created)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def reader(self, after: Mapping[Place, int]) -> NatsReader:
+        """One consumer per topic, or where only some partitions of it are wanted, one per partition."""
+        client = await self.live()
+        topics: dict[str, dict[Place, int]] = {}
+        for place, position in after.items():
+            topics.setdefault(place[0], {})[place] = position
+        reader = NatsReader(self, client)
+        try:
+            for topic, own in topics.items():
+                await self._ensure(topic)
+                whole = topic not in SHARED or len(own) == self._partitions
+                for part in [own] if whole else [{place: position} for place, position in own.items()]:
+                    subject = None if whole else self._subject(next(iter(part)))
+                    await self.do(
+                        "making a reader",
+                        reader.add(client.jetstream(timeout=ANSWER), self._stream(topic), subject, part),
+                    )
+        except BaseException:
+            await reader.close()
+            raise
+        return reader

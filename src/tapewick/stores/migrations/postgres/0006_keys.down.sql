@@ -1,0 +1,1 @@
+DROP TABLE ingest_keys, api_keys;
