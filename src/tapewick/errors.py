@@ -156,7 +156,7 @@ class StoreError(TapewickError):
 
 
 class StoreBusy(StoreError):
-    """Another process owns the data folder."""
+    """Another process owns the data folder, or the tapes of the store."""
 
 
 class StoreDamaged(StoreError):

@@ -23,6 +23,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tapewick import registry, stages
 from tapewick.clock import RealClock
+from tapewick.engine_role import GROUP
+from tapewick.errors import StoreBusy
 from tapewick.protocols import Bus, Source, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole, collect
@@ -72,13 +74,15 @@ class Standing(NamedTuple):
 async def feed(settings: Settings, source: Source, *, progress: Callable[[Progress], None] | None = None) -> Report:
     """Bring all of a finite ``source`` into the store, committed.
 
-    Raises what the source raises once everything before it has been committed.
+    Raises what the source raises once everything before it has been committed, and ``StoreBusy`` at once where
+    engines run on the store.
     """
     started = time.monotonic()
     engine = engine_of(settings)
     interval = settings.engine.commit_interval_ms / 1000
     async with AsyncExitStack() as stack:
         store: Store = await stack.enter_async_context(registry.store(settings))
+        await _refuse_company(store)
         bus: Bus = await stack.enter_async_context(registry.bus(settings))
         # One shard: where another engine takes the tapes over this ends, instead of reporting what is not stored.
         role = EngineRole(bus, store, engine, RealClock(), interval=interval, provisional=False, shard=(0, 1))
@@ -114,6 +118,16 @@ async def feed(settings: Settings, source: Source, *, progress: Callable[[Progre
         gaps=sum(tape.open_gaps for id, tape in engine.tapes.items() if id in engine.fed),
         seconds=time.monotonic() - started,
     )
+
+
+async def _refuse_company(store: Store) -> None:
+    """Raises ``StoreBusy`` where engines share the store: they and this process would take tapes from each other."""
+    member = f"{GROUP}/member/"
+    if names := [name for name in await store.lease(_holder("feed"), (), 1.0) if name.startswith(member)]:
+        raise StoreBusy(
+            f"an engine runs on this store ({names[0].removeprefix(member)}): stop it first, or let a running gateway "
+            "do the work (--url, where the command has it)"
+        )
 
 
 async def _drained(source: Source, bus: Bus) -> None:
@@ -240,6 +254,7 @@ async def repairing(
     found = (registry.repairer(settings, venue, granularity=kind) for venue, kind in venues.items())
     interval = settings.engine.commit_interval_ms / 1000
     async with AsyncExitStack() as stack:
+        await _refuse_company(store)
         repairers = [await stack.enter_async_context(one) for one in found if one is not None]
         lane = RepairLane(repairers, bus, cap=5.0)
         role = EngineRole(

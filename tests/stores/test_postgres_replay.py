@@ -116,3 +116,25 @@ async def some(dsn: str) -> None:
             await asyncio.sleep(0.01)
         while not (await store.head(BTC)).seq:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+def test_a_replay_beside_a_running_engine_is_refused(postgres: PostgresServer, tmp_path: Path) -> None:
+    dsn = postgres.database()
+    recording = write_recording(tmp_path / "spot.log", 50)
+    tapewick("replay", recording, "--speed", "max", **settings(dsn))
+
+    async def refused() -> str:
+        async with PostgresStore(dsn) as store:
+            await store.lease("engine-here", ["engine/member/engine-here"], 60.0)
+            done = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tapewick", "replay", recording, "--speed", "max"),
+                env=os.environ | settings(dsn),
+                stderr=subprocess.PIPE,
+            )
+            _, error = await done.communicate()
+            assert done.returncode == 1
+            [state] = await store.claim([BTC])
+            assert state.owner == 2, "the replay has taken the tape"
+            return error.decode()
+
+    assert "engine-here" in asyncio.run(refused())
