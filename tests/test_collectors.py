@@ -10,7 +10,7 @@ from typing import Any
 from tapewick.buses.memory import MemoryBus
 from tapewick.clock import ManualClock
 from tapewick.collectors import AGAIN, Collectors
-from tapewick.model import Event, Health
+from tapewick.model import Event, Health, Instrument
 from tapewick.protocols import Source
 from tapewick.stores.duckdb import DuckDBStore
 
@@ -66,3 +66,19 @@ async def test_the_last_word_is_said_again_and_taken_back_at_the_end(tmp_path: P
         assert {(one.instrument, one.state, one.detail) for one in gone} == {
             (id, "disconnected", "its collector was stopped") for id in ("", "venue:A")
         }
+
+
+async def test_an_instrument_is_announced_again_as_the_bus_may_have_lost_it(tmp_path: Path) -> None:
+    clock, source = ManualClock(10**18), Speaker()
+    own = Instrument(id="venue:A", venue="venue", symbol="A", price_scale=2, size_scale=5)
+    async with DuckDBStore(tmp_path) as store, MemoryBus() as bus:
+        deliveries = bus.subscribe(["trades"])
+        running = asyncio.create_task(Collectors(bus, store, clock, [source], make=never).run())
+        source.said.put_nowait(own)
+        async with asyncio.timeout(20):
+            assert (await anext(deliveries)).message == own
+            for _ in range(2):
+                clock.advance(AGAIN)
+                assert (await anext(deliveries)).message == own
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -2,7 +2,8 @@
 
 What the settings name is collected always; what somebody asked for at run time is in the store (``watched``), and
 topic ``control`` tells of changes at once. Gateways come and go, so each source's last word is said again from time to
-time, with the name of who says it: of redundant collectors one may be down.
+time, with the name of who says it: of redundant collectors one may be down. So is each instrument: a bus may lose what
+nobody has read yet, and without it the engine knows nothing of the trades that follow.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import structlog
 
 from tapewick.clock import Clock
 from tapewick.errors import BusError, ConfigError, StoreError, TapewickError
-from tapewick.model import Event, Health, Watch
+from tapewick.model import Event, Health, Instrument, Watch
 from tapewick.protocols import Bus, Source, Store, Subscription, Watching
 from tapewick.roles import collect
 
@@ -71,6 +72,7 @@ class Collectors:
         self._asked: set[str] = set()
         self._announced: set[str] = set()  # since the store was last asked
         self._words: dict[Word, Health] = {}
+        self._instruments: dict[str, Instrument] = {}
         self._control: Subscription = bus.subscribe(["control"])
 
     @property
@@ -105,7 +107,9 @@ class Collectors:
     def _start(self, key: str, source: Source, *, asked: str = "") -> None:
         """Collect from ``source``; its end is the process's unless it was ``asked`` for at run time."""
         self._sources[key] = source
-        task = self._tasks[key] = asyncio.create_task(collect(_Heard(source, self._heard), self._bus), name=source.name)
+        task = self._tasks[key] = asyncio.create_task(
+            collect(_Heard(source, self._heard, self._instruments), self._bus), name=source.name
+        )
 
         def ended(task: asyncio.Task[None]) -> None:
             if task.cancelled() or (error := task.exception()) is None:
@@ -193,6 +197,7 @@ class Collectors:
         else:
             return
         self._words = {word: health for word, health in self._words.items() if word[1] != id}
+        self._instruments.pop(id, None)
         self._say(Health(source=venue, state="disconnected", ts=self._clock.now(), detail=ENDED, instrument=id))
         log.info("no longer watching", instrument=id)
 
@@ -222,6 +227,8 @@ class Collectors:
             await self._clock.sleep(AGAIN)
             for health in tuple(self._words.values()):
                 self._say(health)
+            for instrument in tuple(self._instruments.values()):
+                self._bus.offer("trades", instrument)
 
     def _say_farewell(self) -> None:
         """So that nobody waits for our next word."""
@@ -231,10 +238,10 @@ class Collectors:
 
 
 class _Heard:
-    """``source``, with each of its words on how it stands passed through ``heard``."""
+    """``source``, with each of its words on how it stands passed through ``heard``, and its ``instruments`` noted."""
 
-    def __init__(self, source: Source, heard: Callable[[Health], Health]) -> None:
-        self._source, self._heard = source, heard
+    def __init__(self, source: Source, heard: Callable[[Health], Health], instruments: dict[str, Instrument]) -> None:
+        self._source, self._heard, self._instruments = source, heard, instruments
         self.name, self.pull = source.name, source.pull
 
     @property
@@ -247,4 +254,6 @@ class _Heard:
         async with aclosing(self._source.events()) as events:
             async for event in events:
                 self.pull = self._source.pull  # who tells the past first is a pull source only until then
+                if isinstance(event, Instrument):
+                    self._instruments[event.id] = event
                 yield self._heard(event) if isinstance(event, Health) else event

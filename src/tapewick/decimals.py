@@ -53,7 +53,7 @@ def parse_mantissa(text: str, scale: int) -> int:
     """
     mantissa, own = split(text)
     if own > scale:
-        raise BadDecimal(f"{text[:40]!r} has {own} decimals, the instrument has {scale}: widen its scale")
+        raise BadDecimal(f"{text[:40]!r} has {own} decimals, the instrument takes {scale} at most")
     factor: int = 10 ** (scale - own)
     mantissa *= factor
     if not -INT64_MAX <= mantissa <= INT64_MAX:

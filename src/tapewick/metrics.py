@@ -41,6 +41,7 @@ __all__ = [
     "leases_held",
     "leases_lost",
     "partitions_owned",
+    "partitions_unowned",
     "limited",
     "quarantined",
     "queue_bytes",
@@ -151,6 +152,9 @@ ingest_trades = Counter(
 )
 partitions_owned = Gauge(
     "tapewick_partitions_owned", "Partitions of instruments whose tapes this engine writes.", registry=REGISTRY
+)
+partitions_unowned = Gauge(
+    "tapewick_partitions_unowned", "Partitions no engine has, as a gateway sees it.", registry=REGISTRY
 )
 fenced = Counter("tapewick_fenced", "Tapes given up: another engine had taken them over.", registry=REGISTRY)
 leases_held = Gauge("tapewick_leases_held", "Names this process holds: its partitions and tasks.", registry=REGISTRY)

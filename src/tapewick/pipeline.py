@@ -25,6 +25,7 @@ from tapewick import registry, stages
 from tapewick.clock import RealClock
 from tapewick.engine_role import GROUP
 from tapewick.errors import StoreBusy
+from tapewick.ownership import check_partitions
 from tapewick.protocols import Bus, Source, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole, collect
@@ -212,9 +213,11 @@ async def _base(
         store = await stack.enter_async_context(registry.store(settings))
         bus = await stack.enter_async_context(registry.bus(settings))
         base = Base(settings=settings, store=store, bus=bus, clock=RealClock(), holder=_holder(role), shard=shard)
-        if settings.bus.kind != "memory" and settings.store.kind != "duckdb" and role != "gateway":
+        if base.shared:
             # Others may stand on the same bus and store, and do the same.
-            base.leases = await stack.enter_async_context(registry.leases(settings, store, base.holder))
+            await check_partitions(store, settings.engine.partitions, base.holder)
+            if role != "gateway":
+                base.leases = await stack.enter_async_context(registry.leases(settings, store, base.holder))
         yield base, stop, stack
 
 

@@ -369,7 +369,7 @@ def source(
     if venue == "sim" and not (own.rest_url and own.ws_url):
         raise ConfigError(
             "sim:… is what a demo sells: run `tapewick demo`, or give the addresses of a running one to relay it "
-            "(--rest-url http://HOST:PORT --ws-url ws://HOST:PORT)"
+            "(settings binance.rest_url = http://HOST:PORT and binance.ws_url = ws://HOST:PORT)"
         )
     if _speaks_binance(settings, venue):
         made: Source = find("sources", "binance")(

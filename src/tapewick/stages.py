@@ -22,6 +22,7 @@ from tapewick.collectors import Collectors
 from tapewick.engine.tape import Engine
 from tapewick.errors import ConfigError, StoreError
 from tapewick.model import partition_of
+from tapewick.ownership import forever, partitions_name, shard_name, watch_owners
 from tapewick.protocols import Bus, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole
@@ -57,6 +58,19 @@ class Base:
     holder: str = ""
     leases: Leases | None = None
     shard: Shard | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may stand on the same bus and store."""
+        return self.settings.bus.kind != "memory" and self.settings.store.kind != "duckdb"
+
+    @property
+    def standing(self) -> list[tuple[str, Work]]:
+        """What tells others, by leases, how this process runs."""
+        if self.leases is None:
+            return []
+        names = [partitions_name(self.settings.engine.partitions, self.holder)]
+        return [(name, partial(self.leases.guarded, name, forever)) for name in names]
 
     def owns(self, instrument: str) -> bool:
         """Whether ``instrument`` is of this process's shard."""
@@ -120,7 +134,7 @@ async def collecting(
         own = partial(Collectors, make=make, fixed=fixed, joined=joined, holder=base.holder, owns=base.owns)
         collectors = own(base.bus, base.store, base.clock, sources)
         yield Stage(
-            works=[("repair", lane.run), ("collect", collectors.run)],
+            works=[("repair", lane.run), ("collect", collectors.run), *base.standing],
             trouble=lambda: base.bus.trouble or collectors.trouble,
             rest_url=rest_url,
         )
@@ -167,7 +181,10 @@ async def engine(base: Base, *, rest_url: str = "") -> AsyncIterator[Stage]:
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(role)
-        works: list[tuple[str, Work]] = [("engine", role.failed)]
+        works: list[tuple[str, Work]] = [("engine", role.failed), *base.standing]
+        if base.shard is not None and base.leases is not None:
+            name = shard_name(base.shard, base.holder)
+            works.append((name, partial(base.leases.guarded, name, forever)))
         books = settings.books
         if books.store_interval_s:
             keep = partial(keep_books, bus, store, clock, interval=books.store_interval_s, levels=books.store_levels)
@@ -195,7 +212,11 @@ async def gateway(base: Base, trouble: Iterable[Callable[[], str | None]] = ()) 
         grpc = ""
         if settings.grpc.enabled:
             grpc = (await stack.enter_async_context(registry.grpc_gateway(settings, market, cause))).address
-        yield Stage(trouble=cause, url=http.url, grpc=grpc)
+        works: list[tuple[str, Work]] = []
+        if base.shared:
+            watch = partial(watch_owners, count=settings.engine.partitions, holder=base.holder)
+            works.append(("owners", partial(watch, base.store, base.bus, base.clock)))
+        yield Stage(works=works, trouble=cause, url=http.url, grpc=grpc)
 
 
 async def _verifying(base: Base, rest_url: str) -> Work:

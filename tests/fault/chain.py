@@ -181,8 +181,12 @@ class Chain:
         await self.until_whole()
         while self.collectors:
             await self.end(self.collectors.pop())
+        before: list[int] | None = None
         async with asyncio.timeout(PATIENCE):
-            await self.buses[0].settled("trades")
+            while before != (now := [(await self.store.head(self.id(symbol))).seq for symbol in self.symbols]):
+                before = now  # a server that was emptied does not know what of before is still being worked off
+                await self.buses[0].settled("trades")
+                await asyncio.sleep(1)
         await self.until_stored(lambda state: not opened(state))
         await self.until(lambda: self.trouble is None)
         await self.until_read()

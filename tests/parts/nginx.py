@@ -20,7 +20,7 @@ daemon off;
 pid {home}/pid;
 error_log {home}/log warn;
 worker_processes 1;
-events {{ worker_connections 1024; }}
+worker_rlimit_nofile 16384;
 """
 ACCESS = """\
     log_format upstream "$upstream_addr $status $request";

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 from tapewick import __version__, parts
 from tapewick.commands.options import Parser, flag, setting, settings_of
 from tapewick.commands.output import coloured, note, paint, plural, write
-from tapewick.errors import SourceError, StoreBusy, StoreDamaged, StoreError
+from tapewick.errors import BusError, ConfigError, SourceError, StoreBusy, StoreDamaged, StoreError
 from tapewick.secrecy import masked, plain
 from tapewick.settings import Settings
 
@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         findings += _server(settings)
     else:
         findings += _folder(settings, repair=args.repair)
+    if settings.bus.kind != "memory":
+        findings.append(_bus(settings))
     if args.online:
         findings.append(_venue(settings))
     findings += _waiting(Path(settings.data.dir) / "spool")
@@ -198,6 +200,26 @@ def _server(settings: Settings) -> list[Finding]:
 
     run_until_signal(work())
     return findings or [Finding("store", "warn", "interrupted")]
+
+
+def _bus(settings: Settings) -> Finding:
+    """Whether the message server answers."""
+    from tapewick import registry
+    from tapewick.commands.running import run as run_until_signal
+
+    findings: list[Finding] = []
+
+    async def work() -> int:
+        try:
+            async with registry.bus(settings) as bus:
+                trouble = bus.trouble
+            findings.append(Finding("bus", "fail", trouble) if trouble else Finding("bus", "ok", settings.bus.kind))
+        except (BusError, ConfigError) as error:
+            findings.append(Finding("bus", "fail", str(error)))
+        return 0
+
+    run_until_signal(work())
+    return findings[0] if findings else Finding("bus", "warn", "interrupted")
 
 
 async def _examined(settings: Settings) -> Finding:

@@ -24,6 +24,7 @@ __all__ = [
     "common",
     "count",
     "flag",
+    "flags",
     "moment",
     "option",
     "server",
@@ -179,10 +180,14 @@ def common(parser: Parser) -> None:
     )
 
 
+def flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that are flags of this command, by key; None where the flag was not given."""
+    return {key.removeprefix(_SETTING): value for key, value in vars(args).items() if key.startswith(_SETTING)}
+
+
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings ``args`` lead to; from here on they decide which engine runs. Raises ``ConfigError``."""
-    flags = {key.removeprefix(_SETTING): value for key, value in vars(args).items() if key.startswith(_SETTING)}
-    loaded = load(flags, config=args.config, no_config=args.no_config, env_file=args.env_file)
+    loaded = load(flags(args), config=args.config, no_config=args.no_config, env_file=args.env_file)
     audit.keep(loaded.settings.log.audit)
     values = {setting.key: getattr(getattr(loaded.settings, setting.section), setting.name) for setting in SETTINGS}
     audit.configured(

@@ -6,7 +6,7 @@ import argparse
 import re
 
 from tapewick import __version__
-from tapewick.commands.options import Parser, option, settings_of
+from tapewick.commands.options import Parser, flags, option, settings_of
 from tapewick.commands.output import configure_logs
 from tapewick.commands.serve import listening
 from tapewick.errors import ConfigError
@@ -25,7 +25,7 @@ SERVERS = "bus.kind = redis, nats or kafka"
 
 def options(parser: Parser) -> None:
     """Add the command's arguments to ``parser``."""
-    parser.add_argument("role", metavar="ROLE", choices=ROLES, help="collect, engine, gateway or scan")
+    parser.add_argument("role", metavar="ROLE", choices=ROLES, help="collect, engine or gateway")
     option(
         parser,
         "--source",
@@ -119,5 +119,8 @@ def _check(args: argparse.Namespace, settings: Settings) -> None:
                 f"--shard of {args.shard[1]}: there are only {settings.engine.partitions} partitions "
                 "(engine.partitions); choose no more shards than that"
             )
+    doors = [key for key, value in flags(args).items() if value is not None and key.startswith(("server.", "grpc."))]
+    if doors and role != "gateway":
+        raise ConfigError(f"run {role} has no {doors[0]}: clients talk to gateways; for health there is admin.port")
     if args.source and role != "collect":
         raise ConfigError(f"run {role} takes no --source: collectors do, and tell everybody what they collect")

@@ -151,7 +151,8 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
-                f"port {port} is in use: choose another (--port 0 takes any free one), or stop the other server"
+                f"port {port} is in use: choose another (--port or admin.port; 0 takes any free one), "
+                "or stop the other server"
             ) from None
         if error.errno == errno.EACCES:
             raise ConfigError(f"port {port} needs privileges: choose one from 1024 on with --port") from None

@@ -200,7 +200,11 @@ _ERRORS = (
 _MEANINGS: dict[str, tuple[type[StoreError], str]] = {
     "28": (StoreError, "PostgreSQL at {place} refuses the user: check user and password in store.dsn"),
     "3D000": (StoreError, "there is no such database at {place}: create it (createdb), or name another in store.dsn"),
-    "42501": (StoreError, "the user of {place} lacks rights: grant it tapewick_writer (or tapewick_reader to read)"),
+    "42501": (
+        StoreError,
+        "the user of {place} lacks rights: grant it tapewick_writer; where there are no tables yet, "
+        "their owner must run `tapewick migrate up` first (store.migrate_dsn)",
+    ),
     "42P01": (StoreError, "the schema at {place} is missing or older: run `tapewick migrate up`"),
     "42703": (StoreError, "the schema at {place} is older than this tapewick: run `tapewick migrate up`"),
     "53100": (StoreError, "the disk of PostgreSQL at {place} is full: free some space; nothing acknowledged is lost"),

@@ -76,7 +76,7 @@ async def test_a_client_cut_many_times_misses_nothing_wherever_it_lands(
             assert rows == await tape(nginx.url, id, rows[0]["seq"] - 1, rows[-1]["seq"]), "event for event"
         answered = nginx.answered()
         for pair in ([role.url.removeprefix("http://"), role.grpc] for role in s.gateways):
-            assert all(answered[address] >= 5 for address in pair), f"both took part: {answered}"
+            assert all(answered[one] >= 3 for one in pair), f"both took part, what is open not counted: {answered}"
 
 
 @pytest.mark.timeout(900)
