@@ -82,3 +82,20 @@ async def test_an_instrument_is_announced_again_as_the_bus_may_have_lost_it(tmp_
                 assert (await anext(deliveries)).message == own
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_wish_that_fails_ends_nothing_and_is_told(tmp_path: Path) -> None:
+    def broken(venue: str, symbols: Any, *, wished: Any = ()) -> Source:
+        raise TypeError("a defect")
+
+    async with DuckDBStore(tmp_path) as store, MemoryBus() as bus:
+        deliveries = bus.subscribe(["health"])
+        await store.watch("other:X", True)
+        source = Speaker()
+        running = asyncio.create_task(Collectors(bus, store, ManualClock(10**18), [source], make=broken).run())
+        refused = await heard(deliveries)
+        assert (refused.instrument, refused.state) == ("other:X", "refused") and "a defect" in refused.detail
+        source.said.put_nowait(word())
+        assert (await heard(deliveries)).state == "connected"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

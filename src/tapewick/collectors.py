@@ -114,7 +114,9 @@ class Collectors:
         def ended(task: asyncio.Task[None]) -> None:
             if task.cancelled() or (error := task.exception()) is None:
                 return
-            if asked and isinstance(error, TapewickError):
+            if asked and isinstance(error, Exception):
+                if not isinstance(error, TapewickError):
+                    log.error("a watched source failed", instrument=asked, exc_info=error)
                 self._sources.pop(key, None)
                 self._refuse(asked, str(error))
             elif self._failed is not None and not self._failed.done():
@@ -168,6 +170,9 @@ class Collectors:
                 self._start(id, self._make(venue, [symbol]), asked=id)
         except ConfigError as error:
             self._refuse(id, str(error))
+        except Exception as error:  # a wish is no reason to end: it would be there again at the next start
+            log.error("a watched source cannot be made", instrument=id, exc_info=error)
+            self._refuse(id, f"its source cannot be made: {error}")
         else:
             log.info("watching", instrument=id)
 

@@ -96,12 +96,16 @@ class Intake:
             if (await self._held(batch)).all():
                 return
             if time.monotonic() > end:
+                self._known.pop(batch.instrument, None)  # a store that was restored may have lost it
                 raise _late()
             delay = min(delay * 1.5, LAST_LOOK)
 
     async def _held(self, batch: TradeBatch) -> npt.NDArray[np.bool_]:
         """Which trades of ``batch`` the store has."""
-        if self._known[batch.instrument].id_kind == "contiguous":
+        own = (await self.instruments({batch.instrument})).get(batch.instrument)
+        if own is None:
+            raise _late()
+        if own.id_kind == "contiguous":
             return _covered(batch.trade_id, (await self._store.coverage(batch.instrument)).ranges)
         return await self._store.holds(batch.instrument, batch.names)
 

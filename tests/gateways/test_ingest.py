@@ -139,6 +139,7 @@ BAD: list[tuple[Any, str]] = [
     (trade("nine"), "trade_id"),
     (trade(-1), "trade_id"),
     (trade(2**62), "trade_id"),
+    (trade("a\0b", instrument="hook:TEXT"), "trade_id"),
     (trade(9, instrument="binance:BTCUSDT"), "instrument"),
     (trade(9, instrument="hook:" + "A" * 40), "instrument"),
     (trade(9, instrument="hook:<script>"), "instrument"),
@@ -204,6 +205,12 @@ async def test_a_key_writes_its_own_instruments_only(door: Door) -> None:
     assert told == ["accepted", "rejected"]
 
 
+async def test_an_item_that_is_no_utf_8_leaves_the_others_alone(door: Door) -> None:
+    content = msgspec.json.encode(body(trade(1), trade("x", instrument="hook:TEXT"), trade(2)))
+    answer = await door.post(content.replace(b'"x"', b'"\xff"'))
+    assert [one["verdict"] for one in answer.json()["verdicts"]] == ["accepted", "rejected", "accepted"]
+
+
 @pytest.mark.parametrize(
     ("content", "field"),
     [
@@ -262,6 +269,8 @@ async def test_signed_webhooks_are_taken_once_and_in_time(tmp_path: Path) -> Non
         again = await door.post(content, None, **fresh)
         assert (first.status_code, again.status_code) == (202, 202)
         assert first.content == again.content and again.headers["idempotent-replayed"] == "true"
+        renamed = await door.post(content, None, **fresh, idempotency_key="another")
+        assert renamed.headers["idempotent-replayed"] == "true", "a header that nobody signed makes no new message"
         assert (await door.post(content, None, **signed(NEW, "m2", now))).json()["duplicates"] == 1
         for bad in (
             {**fresh, "webhook_timestamp": str(now + 1)},

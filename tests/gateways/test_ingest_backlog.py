@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tapewick.buses.memory import MemoryBus
 from tapewick.clock import ManualClock
 from tapewick.engine.tape import Engine
+from tapewick.errors import Unavailable
 from tapewick.gateways._auth import Guard
 from tapewick.gateways._ingest_backlog import MOST, Backlog, joined, packed, unpacked
 from tapewick.gateways.ingest import Options
@@ -222,7 +223,8 @@ async def test_an_engine_that_is_gone_makes_no_flood_and_gets_it_when_it_is_back
             assert len((await anext(seen)).message) == 3  # type: ignore[arg-type]
         await bus.publish("trades", batch(9, 1, own.id))
         assert len((await anext(seen)).message) == 1, "it was sent more than once"  # type: ignore[arg-type]
-        assert backlog.trouble is not None and "not confirmed" in backlog.trouble
+        assert "not confirmed" in (backlog.stuck(own.id) or "")
+        assert backlog.trouble is None, "what other instruments bring can be stored"
         await backlog.close()
         await seen.close()
         again = Backlog(Spool(tmp_path / "spool", ROOM), Intake(bus, store, 10), lambda: None)
@@ -233,3 +235,28 @@ async def test_an_engine_that_is_gone_makes_no_flood_and_gets_it_when_it_is_back
         await again.close()
         trades, _ = await store.trades(own.id)
         assert sorted(trades.trade_id.tolist()) == [1, 2, 3]
+
+
+async def test_an_instrument_without_an_engine_keeps_only_its_own_trades_waiting(
+    tmp_path: Path, outage: Outage
+) -> None:
+    async with opened(tmp_path, outage) as door:
+        assert door.rig.gateway._ingest is not None
+        intake = door.rig.gateway._ingest._intake
+        bring = intake.store
+
+        async def sharded(trades: TradeBatch, *, sent: bool = False) -> Any:
+            if trades.instrument == "hook:Y":
+                raise Unavailable("its engine is gone", retry_after=1)
+            return await bring(trades, sent=sent)
+
+        intake.store = sharded  # type: ignore[assignment,method-assign]
+        for id in (1, 2):
+            assert await door.verdicts(body(trade(id, instrument="hook:Y"), trade(id))) == ["queued", "accepted"]
+        assert (await ready(door)).status_code == 200
+        intake.store = bring  # type: ignore[method-assign]
+        async with asyncio.timeout(60):
+            while spooled(tmp_path):  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.02)
+        assert [row["trade_id"] for row in await door.stored("hook:Y")] == [1, 2]
+        assert await door.verdicts(body(trade(3, instrument="hook:Y"))) == ["accepted"]

@@ -213,7 +213,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _awaits_body(self) -> bool:
         cycle = self.cycle
-        return cycle is not None and cycle.more_body and not cycle.response_complete
+        return cycle is not None and cycle.more_body  # also behind an answer that was given early
 
     def _look_at_body(self) -> None:
         """Wait on while a body comes at a fair pace, else answer 408."""

@@ -101,12 +101,17 @@ class Backlog:
         self._broken = ""
         self.cause: str | None = None
         """Why what waits cannot be stored; None while it can, as far as is known."""
+        self._stuck: dict[str, str] = {}
+
+    def stuck(self, instrument: str) -> str | None:
+        """Why trades of this instrument alone cannot be stored: its engine is gone; None while they can."""
+        return self._stuck.get(instrument)
 
     @property
     def trouble(self) -> str | None:
-        """That trades wait on disk, and why; None when none do."""
+        """That trades wait on disk, and why; None when none do, or only those of instruments that are stuck."""
         size = self._spool.nbytes
-        if not size:
+        if not size or (self._stuck and self.cause is None and not self._broken):
             return None
         return f"{size:,} bytes of trades wait on disk: {self._broken or self.cause or 'they are being stored'}"
 
@@ -142,8 +147,8 @@ class Backlog:
         await self._do(self._spool.close)
         self._disk.shutdown()
 
-    async def keep(self, instrument: Instrument, batch: TradeBatch, cause: str) -> None:
-        """Have the trades on disk when this returns. ``cause``: why they are not stored.
+    async def keep(self, instrument: Instrument, batch: TradeBatch, cause: str, *, alone: bool = False) -> None:
+        """Have the trades on disk when this returns. ``cause``: why they are not stored; ``alone``: others may be.
 
         Raises ``Unavailable`` where there is no room, or the disk fails.
         """
@@ -151,7 +156,10 @@ class Backlog:
         self._pending.append((packed(instrument, batch), written))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="spool-write")
-        self.cause = self.cause or cause
+        if alone:
+            self._stuck.setdefault(instrument.id, cause)
+        else:
+            self.cause = self.cause or cause
         try:
             kept = await written
         except StoreError as error:
@@ -192,6 +200,7 @@ class Backlog:
             records = await self._insist(lambda: self._do(self._spool.oldest))
             if records is None:
                 self.cause = None
+                self._stuck.clear()
                 metrics.spool_bytes.set(0)
                 await self._filled.wait()
                 continue
@@ -204,21 +213,25 @@ class Backlog:
     async def _store(self, gate: asyncio.Semaphore, instrument: Instrument, batches: Sequence[TradeBatch]) -> None:
         async with gate:
             for batch in batches:
-                await self._insist(_Delivery(self._intake, self._away, instrument, batch))
+                await self._insist(_Delivery(self._intake, self._away, instrument, batch), instrument.id)
                 metrics.spool_drained.inc(len(batch))
 
-    async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do ``work`` until it succeeds."""
+    async def _insist(self, work: Callable[[], Awaitable[T]], instrument: str = "") -> T:
+        """Do ``work``, which may be about one ``instrument``, until it succeeds."""
         delay = FIRST
         while True:
             try:
                 result = await work()
             except TapewickError as error:
-                self.cause = str(error)
+                if instrument and self._away() is None and type(error) is Unavailable:
+                    self._stuck[instrument], self.cause = str(error), None
+                else:
+                    self.cause = str(error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LAST)
             else:
                 self.cause = None
+                self._stuck.pop(instrument, None)
                 return result
 
     async def _do(self, job: Callable[[], T]) -> T:

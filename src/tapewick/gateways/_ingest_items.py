@@ -83,8 +83,8 @@ def decode(body: bytes, most: int) -> IngestBody:
         raise BadRequest("trades is empty: send at least one", field="trades")
     if len(found.trades) > most:
         raise BadRequest(f"{len(found.trades):,} trades in one request; send at most {most:,}", field="trades")
-    if len(found.source) > 64:
-        raise BadRequest("source is longer than 64 characters", field="source")
+    if len(found.source) > 64 or "\0" in found.source:
+        raise BadRequest("source is a text of up to 64 characters, none of them NUL", field="source")
     return found
 
 
@@ -123,7 +123,7 @@ class Items:
     def _decode(self, index: int, raw: msgspec.Raw) -> None:
         try:
             item = msgspec.json.decode(raw, type=Item)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self.reject(index, _field(str(error)) or "trades", str(error)[:200])
             return
         id = self._id(item)
@@ -191,8 +191,8 @@ class Items:
             return (id, 0) if 0 <= id < LARGEST_ID else "out of range"
         if isinstance(id, int):
             return f"ids of {own.id} are no contiguous numbers: send a text"
-        if id is not None and not 1 <= len(id) <= 200:
-            return "1 to 200 characters are taken"
+        if id is not None and (not 1 <= len(id) <= 200 or "\0" in id):  # NUL parts what the name is made of
+            return "1 to 200 characters are taken, none of them NUL"
         parts = (
             (self._body.source, "id", id) if id is not None else (self._grant.id, "request", f"{self._key}\0{index}")
         )

@@ -18,7 +18,7 @@ from tapewick.gateways._problem import MEDIA_TYPE, body
 __all__ = ["Limiter", "limited"]
 
 EXEMPT = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
-WEIGHED = ("/api/", "/sapi/", "/binance/")  # Binance's own count of weight bounds these
+WEIGHED = ("/api/", "/sapi/", "/binance/api/", "/binance/sapi/")  # Binance's own count of weight bounds these
 
 Asgi = Callable[[Any, Any, Any], Any]
 

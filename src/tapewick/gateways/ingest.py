@@ -83,6 +83,7 @@ class IngestGateway:
         self._rate = Rate(options.trades_per_s, options.max_items, time.monotonic)
         self._answers = options.answers or AnswerFile(options.folder, options.keep_s)
         self._backlog: Backlog | None = None
+        self._registering = asyncio.Lock()
         if options.spool_bytes:
             self._backlog = Backlog(Spool(options.folder / SPOOL, options.spool_bytes), intake, trouble)
         self._under_way = 0
@@ -111,7 +112,8 @@ class IngestGateway:
         key = request.headers.get("idempotency-key", "")
         if signed:
             message = self._signatures.check(request.headers.get, body, self._now() / 1e9)
-            grant, key = Grant("webhook", frozenset({"ingest"}), f"{VENUE}:*"), key or message
+            # The header is not signed: with another one a message that was overheard would count as a new one.
+            grant, key = Grant("webhook", frozenset({"ingest"}), f"{VENUE}:*"), message
         assert grant is not None
         if len(key) > MOST_KEY:
             raise BadRequest(f"a key has at most {MOST_KEY} characters", field="idempotency-key")
@@ -189,7 +191,10 @@ class IngestGateway:
 
     async def _bring(self, own: Instrument, trades: TradeBatch, indices: list[int], items: Items) -> None:
         """Have the trades of one instrument stored, or on disk, and say so. Raises ``Unavailable``."""
-        cause = self._away()
+        cause, alone = self._away(), False
+        if cause is None and self._backlog is not None:
+            cause = self._backlog.stuck(own.id)
+            alone = cause is not None
         if cause is None:
             try:
                 async with asyncio.timeout(STORE_PATIENCE):
@@ -197,14 +202,14 @@ class IngestGateway:
             except (StoreError, Unavailable, TimeoutError) as error:
                 if self._backlog is None and not isinstance(error, TimeoutError):
                     raise
-                cause = str(error) or "the store does not answer"
+                cause, alone = str(error) or "the store does not answer", isinstance(error, Unavailable | TimeoutError)
             else:
                 for index, fresh in zip(indices, new.tolist(), strict=True):
                     items.verdicts[index] = Verdict(index, "accepted" if fresh else "duplicate")
                 return
         if self._backlog is None:
             raise Unavailable(f"nothing can be stored now: {cause}", retry_after=RETRY_AFTER)
-        await self._backlog.keep(own, trades, cause)
+        await self._backlog.keep(own, trades, cause, alone=alone and self._away() is None)
         for index in indices:
             items.verdicts[index] = Verdict(index, "queued")
 
@@ -224,8 +229,9 @@ class IngestGateway:
                 if (cause := self._away()) is not None:
                     raise StoreError(cause)
                 for id in missing:
-                    if await self._intake.count(VENUE) < self._options.max_instruments:
-                        known[id] = await self._intake.register(_new(id, id_kind))
+                    async with self._registering:  # of many at once none may slip past the limit
+                        if await self._intake.count(VENUE) < self._options.max_instruments:
+                            known[id] = await self._intake.register(_new(id, id_kind))
         except (StoreError, TimeoutError) as error:
             raise Unavailable(
                 "nothing is known here of an instrument among them, and no new one can be made now: "
