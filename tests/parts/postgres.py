@@ -216,7 +216,7 @@ class PostgresServer:
 
     def _environment(self) -> dict[str, str]:
         return {"PATH": f"{CHROOT_BIN}:/usr/bin:/bin", "LC_ALL": "C.UTF-8"} if self.root is not None else {
-            **os.environ, "LC_ALL": "C.UTF-8",
+            **os.environ, "LC_ALL": "C.UTF-8", "HOME": str(self._home),
         }  # fmt: skip
 
     def _run(self, program: str, *words: str) -> str:

@@ -74,13 +74,13 @@ def failed(_: Any, error: Exception) -> None:
 
 
 def sockets(read: dict[str, Any]) -> None:
-    """Everything on one socket; five messages a second are the venue's limit, so each waits for its answer."""
+    """Everything on one socket; the venue takes five messages a second, pongs included: each waits for its answer."""
     inbox = reading.Inbox()
     client = SpotWebsocketStreamClient(stream_url=server.ws, on_message=inboxed(inbox), on_error=failed)
 
     def asked(request: Any, *args: Any, **kwargs: Any) -> None:
         known = len(inbox.answers)
-        threading.Event().wait(0.25)
+        threading.Event().wait(0.4)
         request(*args, id=1, **kwargs)
         inbox.until(lambda: len(inbox.answers) > known)
 
