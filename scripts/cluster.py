@@ -102,7 +102,8 @@ class Cluster:
 
     def _venue(self, env: dict[str, str]) -> str:
         """Start the simulated venue; its two addresses."""
-        words = ["-m", "tapewick.sim.venue", "--origin", str(ORIGIN), "--rate", str(self._options.rate), "--symbols"]
+        words = ["-m", "tapewick.sim.venue", "--candid", "--origin", str(ORIGIN), "--rate", str(self._options.rate)]
+        words += ["--symbols"]
         self._spawn("venue", [sys.executable, *words, *SYMBOLS], env)
         return self._first_line("venue")
 

@@ -150,6 +150,9 @@ async def test_redis_and_postgres_whole(tmp_path: Path, record_property: Any) ->
         for id in sorted(listed):
             watching = {name for name in ("collect-1", "collect-2") if f"instrument={id}" in log(tmp_path, name)}
             assert watching == {f"collect-{partition_of(id, PARTITIONS) % 2 + 1}"}, f"{id}: the right collector alone"
+        async with httpx2.AsyncClient(timeout=60) as client:
+            answer = await client.post(f"{gateways[0]}/v1/watch", json={"instrument": "binance:SOLUSDT"})
+        assert answer.status_code == 400 and "simulated" in answer.text, "invented prices under a real venue's name"
         number = leader(tmp_path)
         made.process.kill()  # the one in the terminal; what it started goes on until `make stop`
         made.process.wait()

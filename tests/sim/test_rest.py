@@ -20,6 +20,13 @@ pytestmark = pytest.mark.timeout(60)
 HOUR = 3_600_000
 
 
+async def test_a_candid_venue_says_that_its_symbols_are_simulated_and_another_does_not() -> None:
+    for candid in (True, False):
+        async with SimVenue(["BTCUSDT"], candid=candid) as venue:
+            (listed,) = (await rest(venue, "exchangeInfo"))["symbols"]
+            assert listed.get("simulated", False) is candid
+
+
 async def raw(venue: SimVenue, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers (lower case) and body as they came over the wire."""
 

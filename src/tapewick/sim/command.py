@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--product", choices=("spot", "futures"), default="spot", help="whose dialect to speak")
     parser.add_argument("--lifetime", type=float, default=24 * 3600.0, help="seconds a connection may last")
     parser.add_argument("--weight-limit", type=int, help="request weight per minute; default unlimited")
+    parser.add_argument("--candid", action="store_true", help="list symbols as simulated, as no real venue does")
     parser.add_argument("--faults", type=int, default=0, help="how many random faults to inject")
     parser.add_argument("--fault-span", type=float, help="venue seconds over which they happen; default one each")
     parser.add_argument("--fault-kinds", nargs="+", help="only these kinds of fault")
@@ -66,6 +67,7 @@ async def _serve(make: type[SimVenue], options: argparse.Namespace) -> None:
         product=options.product,
         lifetime=options.lifetime,
         weight_limit=options.weight_limit,
+        candid=options.candid,
     )
     async with venue:
         sys.stdout.write(f"{venue.rest_url} {venue.ws_url}\n")

@@ -15,8 +15,12 @@ __all__ = ["WEIGHT_PER_MINUTE", "exchange_info"]
 WEIGHT_PER_MINUTE = 6000
 
 
-def exchange_info(symbols: Mapping[str, Symbol], wanted: Sequence[str], now: int) -> dict[str, Any]:
-    """The body of an answer that lists ``wanted``; ``now`` in the unit asked for."""
+def exchange_info(
+    symbols: Mapping[str, Symbol], wanted: Sequence[str], now: int, *, candid: bool = False
+) -> dict[str, Any]:
+    """The body of an answer that lists ``wanted``; ``now`` in the unit asked for. ``candid``: it says that they are
+    simulated, which no real venue does."""
+    more = {"simulated": True} if candid else {}
     return {
         "timezone": "UTC",
         "serverTime": now,
@@ -25,7 +29,7 @@ def exchange_info(symbols: Mapping[str, Symbol], wanted: Sequence[str], now: int
             {"rateLimitType": "RAW_REQUESTS", "interval": "MINUTE", "intervalNum": 5, "limit": 300000},
         ],
         "exchangeFilters": [],
-        "symbols": [_symbol(symbols[name].tape.listing) for name in wanted],
+        "symbols": [_symbol(symbols[name].tape.listing) | more for name in wanted],
     }
 
 

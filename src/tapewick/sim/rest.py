@@ -40,10 +40,10 @@ class Answer(NamedTuple):
 
 class Rest:
     """Answers for ``symbols``. ``stale``: ages in ms of the books the next depth requests get; ``skew``:
-    how many ms the time told is ahead."""
+    how many ms the time told is ahead; ``candid``: its list says that the symbols are simulated."""
 
-    def __init__(self, symbols: Mapping[str, Symbol], *, futures: bool = False) -> None:
-        self._symbols = symbols
+    def __init__(self, symbols: Mapping[str, Symbol], *, futures: bool = False, candid: bool = False) -> None:
+        self._symbols, self._candid = symbols, candid
         self._futures = futures
         self.stale: deque[int] = deque()
         self.skew = 0
@@ -70,7 +70,8 @@ class Rest:
         if name == "time":
             return {"serverTime": (now + self.skew) * query.unit}
         if name == "exchangeInfo":
-            return exchange_info(self._symbols, query.symbols(self._symbols)[0], now * query.unit)
+            wanted = query.symbols(self._symbols)[0]
+            return exchange_info(self._symbols, wanted, now * query.unit, candid=self._candid)
         if name == _FEES:
             fees = {"makerCommission": "0.001", "takerCommission": "0.001"}
             return [{"symbol": symbol, **fees} for symbol in query.symbols(self._symbols)[0]]

@@ -54,6 +54,7 @@ class SimVenue(Faults):
     ``captures``: recordings to serve instead, from the first subscription on.
     ``product``: whose dialect the frames are in. ``lifetime``: seconds a connection may last.
     ``weight_limit``: request weight per minute beyond which 429 is answered, and 418 to who goes on.
+    ``candid``: its list of symbols says that they are simulated.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SimVenue(Faults):
         product: Literal["spot", "futures"] = "spot",
         lifetime: float = LIFETIME,
         weight_limit: int | None = None,
+        candid: bool = False,
     ) -> None:
         lapse = LapseClock(speed) if speed is not None and not captures else None
         self._clock = clock or lapse or RealClock()
@@ -86,7 +88,7 @@ class SimVenue(Faults):
         start = self.now() - int(catch_up * 60_000) if origin is None else origin
         self._symbols = {name: Symbol(self._tape(name, seed, rate, start)) for name in symbols}
         self.outlet = Outlet(seed)
-        self.rest = Rest(self._symbols, futures=product == "futures")
+        self.rest = Rest(self._symbols, futures=product == "futures", candid=candid)
         self._make_streams(futures=product == "futures")
         self._init_faults()
         self._connections: set[asyncio.Transport] = set()
