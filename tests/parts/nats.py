@@ -34,7 +34,10 @@ class NatsServer(Child):
         name = uuid4().hex
         port = str(self.port or -1)
         words = [installed("nats", self.title), "-a", "127.0.0.1", "-p", port, "--ports_file_dir", str(self.home)]
-        self.run([*words, "-n", name, "-sd", str(self.home / "js"), *self._options])
+        settings = self.home / "conf"
+        # Streams reserve their bound, and every test has its own: by default they may reserve what the disk has left.
+        settings.write_text("jetstream { max_file_store: 8TB }\n" if "-js" in self._options else "")
+        self.run([*words, "-n", name, "-c", str(settings), "-sd", str(self.home / "js"), *self._options])
         told = self.home / f"nats-server_{self.pid}.ports"
         assert self.until(lambda: told.is_file() and told.read_text().endswith("}")), self.log()
         self.port = int(json.loads(told.read_text())["nats"][0].rpartition(":")[2])
