@@ -7,17 +7,19 @@ Both are read off the leases: each collector and engine holds ``partitions/COUNT
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import structlog
 
 from tapewick import metrics
 from tapewick.clock import Clock
 from tapewick.errors import ConfigError, StoreError
+from tapewick.leases import Leases
 from tapewick.model import Health
 from tapewick.protocols import Bus, Store
 
-__all__ = ["check_partitions", "forever", "partitions_name", "shard_name", "unowned", "watch_owners"]
+__all__ = ["check_partitions", "declared", "partitions_name", "shard_name", "unowned", "watch_owners"]
 
 LOOK = 5.0
 """Seconds between two looks for partitions without an owner."""
@@ -35,9 +37,16 @@ def shard_name(shard: tuple[int, int], holder: str) -> str:
     return f"shard/{shard[0]}/{shard[1]}/{holder}"
 
 
-async def forever() -> None:
-    """Nothing, while a name is held."""
-    await asyncio.Event().wait()
+@asynccontextmanager
+async def declared(leases: Leases, names: Iterable[str]) -> AsyncIterator[None]:
+    """Hold ``names``, which nobody else wants, while the context is open: they tell others how this process runs."""
+    tasks = [asyncio.create_task(leases.guarded(name, _nothing), name=name) for name in names]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def check_partitions(store: Store, count: int, holder: str) -> None:
@@ -87,3 +96,7 @@ async def watch_owners(store: Store, bus: Bus, clock: Clock, *, count: int, hold
 
 def _health(now: int, detail: str) -> Health:
     return Health(source=SOURCE, state="stale" if detail else "connected", ts=now, detail=detail)
+
+
+async def _nothing() -> None:
+    """A name that is only held needs no work."""

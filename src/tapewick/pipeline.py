@@ -25,7 +25,7 @@ from tapewick import registry, stages
 from tapewick.clock import RealClock
 from tapewick.engine_role import GROUP
 from tapewick.errors import StoreBusy
-from tapewick.ownership import check_partitions
+from tapewick.ownership import check_partitions, declared, partitions_name, shard_name
 from tapewick.protocols import Bus, Source, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole, collect
@@ -218,6 +218,9 @@ async def _base(
             await check_partitions(store, settings.engine.partitions, base.holder)
             if role != "gateway":
                 base.leases = await stack.enter_async_context(registry.leases(settings, store, base.holder))
+                names = [partitions_name(settings.engine.partitions, base.holder)]
+                names += [shard_name(shard, base.holder)] if shard is not None and role == "engine" else []
+                await stack.enter_async_context(declared(base.leases, names))
         yield base, stop, stack
 
 

@@ -22,7 +22,7 @@ from tapewick.collectors import Collectors
 from tapewick.engine.tape import Engine
 from tapewick.errors import ConfigError, StoreError
 from tapewick.model import partition_of
-from tapewick.ownership import forever, partitions_name, shard_name, watch_owners
+from tapewick.ownership import watch_owners
 from tapewick.protocols import Bus, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole
@@ -63,14 +63,6 @@ class Base:
     def shared(self) -> bool:
         """Whether other processes may stand on the same bus and store."""
         return self.settings.bus.kind != "memory" and self.settings.store.kind != "duckdb"
-
-    @property
-    def standing(self) -> list[tuple[str, Work]]:
-        """What tells others, by leases, how this process runs."""
-        if self.leases is None:
-            return []
-        names = [partitions_name(self.settings.engine.partitions, self.holder)]
-        return [(name, partial(self.leases.guarded, name, forever)) for name in names]
 
     def owns(self, instrument: str) -> bool:
         """Whether ``instrument`` is of this process's shard."""
@@ -134,7 +126,7 @@ async def collecting(
         own = partial(Collectors, make=make, fixed=fixed, joined=joined, holder=base.holder, owns=base.owns)
         collectors = own(base.bus, base.store, base.clock, sources)
         yield Stage(
-            works=[("repair", lane.run), ("collect", collectors.run), *base.standing],
+            works=[("repair", lane.run), ("collect", collectors.run)],
             trouble=lambda: base.bus.trouble or collectors.trouble,
             rest_url=rest_url,
         )
@@ -181,10 +173,7 @@ async def engine(base: Base, *, rest_url: str = "") -> AsyncIterator[Stage]:
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(role)
-        works: list[tuple[str, Work]] = [("engine", role.failed), *base.standing]
-        if base.shard is not None and base.leases is not None:
-            name = shard_name(base.shard, base.holder)
-            works.append((name, partial(base.leases.guarded, name, forever)))
+        works: list[tuple[str, Work]] = [("engine", role.failed)]
         books = settings.books
         if books.store_interval_s:
             keep = partial(keep_books, bus, store, clock, interval=books.store_interval_s, levels=books.store_levels)

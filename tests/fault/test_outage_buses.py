@@ -17,7 +17,7 @@ from tapewick.stores.duckdb import DuckDBStore
 from tapewick.stores.postgres import PostgresStore
 from tests.buses.link import linked
 from tests.buses.rig import BusRig
-from tests.fault.chain import counted, gauge
+from tests.fault.chain import Chain, counted, gauge
 from tests.fault.outages import endured, kept, live, positions, proven
 from tests.parts.kafka import own_kafka  # noqa: F401
 from tests.parts.nats import nats_server, own_nats  # noqa: F401
@@ -106,6 +106,20 @@ async def test_messages_jetstream_stored_twice_are_counted_once(
         assert info.state.last_seq > sent, "nothing was stored twice: the window was not exceeded"
 
 
+async def overrun(chain: Chain, server: PostgresServer, capsys: pytest.CaptureFixture[str], bus: str) -> None:
+    """While the store stands still the bus discards what nobody has read: told, and made good afterwards."""
+    before, discarded = await positions(chain), counted("bus_discarded", topic="trades")
+    server.pause()
+    try:
+        await chain.until(lambda: counted("bus_discarded", topic="trades") > discarded + 50)
+        assert "discarded trades" in await chain.told(bus, "stale")
+        assert "the bus discarded messages nobody had acknowledged" in capsys.readouterr().out
+    finally:
+        server.resume()
+    await proven(chain)
+    await kept(chain, before)
+
+
 async def test_what_jetstream_discarded_is_told_and_repaired(
     nats_server: object,  # noqa: F811
     durable_postgres: PostgresServer,
@@ -115,16 +129,7 @@ async def test_what_jetstream_discarded_is_told_and_repaired(
     monkeypatch.setattr(_network, "CALM", 3.0)
     store = PostgresStore(durable_postgres.database())
     async with live(store, BusRig("nats", nats_server), max_bytes=ROOM, stream_bytes=65_536) as chain:
-        before, discarded = await positions(chain), counted("bus_discarded", topic="trades")
-        durable_postgres.pause()
-        try:
-            await chain.until(lambda: counted("bus_discarded", topic="trades") > discarded + 50)
-            assert "discarded trades" in await chain.told("bus nats", "stale")
-            assert "the bus discarded messages nobody had acknowledged" in capsys.readouterr().out
-        finally:
-            durable_postgres.resume()
-        await proven(chain)
-        await kept(chain, before)
+        await overrun(chain, durable_postgres, capsys, "bus nats")
         await chain.told("bus nats", "connected")
 
 
@@ -167,16 +172,7 @@ async def test_an_overrun_of_maxlen_under_load(
 ) -> None:
     store = PostgresStore(durable_postgres.database())
     async with live(store, BusRig("redis", redis_server), max_bytes=ROOM, maxlen=100) as chain:
-        before, discarded = await positions(chain), counted("bus_discarded", topic="trades")
-        durable_postgres.pause()
-        try:
-            await chain.until(lambda: counted("bus_discarded", topic="trades") > discarded + 50)
-            assert "discarded trades" in await chain.told("bus redis", "stale")
-            assert "the bus discarded messages nobody had acknowledged" in capsys.readouterr().out
-        finally:
-            durable_postgres.resume()
-        await proven(chain)
-        await kept(chain, before)
+        await overrun(chain, durable_postgres, capsys, "bus redis")
 
 
 async def test_a_redis_that_forgets_everything_when_it_restarts(tmp_path: Path) -> None:

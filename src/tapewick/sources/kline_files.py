@@ -154,7 +154,7 @@ def _mantissa(field: str | int, scale: int) -> int:
         return int(digits) * _TENS[missing]
     mantissa, own = split(text)
     if own > scale:
-        raise BadDecimal(f"{text[:40]!r} has {own} decimals, the instrument has {scale}: widen its scale")
+        raise BadDecimal(f"{text[:40]!r} has {own} decimals, the instrument takes {scale} at most")
     return mantissa * _TENS[scale - own]
 
 
