@@ -2,7 +2,7 @@
 #
 #   make run [LIVE=1] [ARGS="--port 0"]   demo (or the live venue) in the foreground
 #   make test                             lint, types, layers, web and Python tests
-#   make check | bench [NAME=decode] | torture   the static half of test | speed | 200 kill -9 cycles
+#   make check | bench [NAME=decode] | torture [BUS=nats]   static half of test | speed | 200 kill -9 cycles
 #   make cluster BUS=redis|nats|kafka STORE=postgres|timescale [ENGINES=2 GATEWAYS=2 COLLECTORS=2]
 #                                         real servers and every role on loopback, in the foreground
 #   make dev | stop | logs | clean        page with hot reload | end a run | set-up logs | forget set-up
@@ -50,6 +50,7 @@ cluster: setup
 
 test: setup check
 	@if [ -f web/package.json ]; then PATH="$$($(BIN)/python scripts/node.py):$$PATH" npm --prefix web test --silent; fi
+	-@$(BIN)/python scripts/contracts.py
 	@$(BIN)/python scripts/not_run.py
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS) || $(BIN)/python scripts/second_look.py $$? $(PYTEST_ARGS)
 
@@ -65,8 +66,12 @@ BENCHMARKS := $(filter-out bench/harness.py bench/measured.py,$(wildcard bench/*
 bench: setup
 	@$(BIN)/python scripts/bench.py $(NAME)
 
+# With BUS given, the roles over that bus alone: the three take an hour and more together.
+KILLS ?= 200
+TORTURED := $(if $(filter file,$(origin BUS)),tests/fault,tests/fault/roles/test_kills.py -k "double_nothing and $(BUS)")
+
 torture: setup
-	TAPEWICK_KILLS=200 $(BIN)/python -m pytest tests/fault $(PYTEST_ARGS)
+	TAPEWICK_KILLS=$(KILLS) $(BIN)/python -m pytest $(TORTURED) $(PYTEST_ARGS)
 
 fresh: setup
 	CI=true FRESH=all $(BIN)/python -m pytest tests/e2e/test_fresh_machine.py --log-cli-level=info $(PYTEST_ARGS)
@@ -82,7 +87,7 @@ logs:
 	@for file in logs/*.log; do [ -f "$$file" ] && { echo "== $$file"; tail -n 40 "$$file"; }; done; true
 
 clean: stop
-	rm -rf $(VENV) build logs web/node_modules src/tapewick/gateways/webapp .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build logs web/node_modules contracts/node_modules src/tapewick/gateways/webapp .mypy_cache .ruff_cache .pytest_cache
 	rm -f src/tapewick/engine/*.so
 
 # Python packages: hash-checked, by uv where it can, else by pip.

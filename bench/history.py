@@ -2,9 +2,9 @@
 
 Work: 525,600 one-minute candles (365 days, random walk, seed 1) of each of 5 symbols; the answer is
 8,760 hourly OHLCV rows of one of them as JSON; wall time, median of 11 interleaved rounds.
-Ours: the minutes and what they roll up to are stored in DuckDB; a gateway (store, bus, market,
-HTTP) runs in a process of its own; the time is of the whole request over one kept connection, all
-fields of every candle as decimal strings (more bytes than the peer makes).
+Ours, once on DuckDB and once on PostgreSQL (the peer's server, a schema of its own): the minutes and what they
+roll up to are stored; a gateway (store, bus, market, HTTP) runs in a process of its own; the time is of the whole
+request over one kept connection, all fields of every candle as decimal strings (seven times the peer's bytes).
 The peer: PostgreSQL with default settings, the five symbols' minutes in one table in order of time,
 index (symbol, time), analysed; ``date_bin`` with ``array_agg`` for open and close, rows through
 asyncpg, JSON by msgspec in this process: no HTTP.
@@ -19,12 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import uvloop
 
 import measured
 import postgres
@@ -34,6 +35,7 @@ from tapewick.model import CANDLE, Candles, Instrument, State
 from tapewick.stores.duckdb import DuckDBStore
 from tapewick.timeframe import SECOND, parse
 
+PEER = "PostgreSQL date_bin, 8,760 hours"
 SYMBOLS = 5
 MINUTE = 60 * SECOND
 T0 = 1_672_531_200 * SECOND  # 2023-01-01, a Sunday
@@ -71,9 +73,18 @@ def name(symbol: int) -> str:
     return f"binance:SYM{symbol}USDT"
 
 
-async def fill(folder: Path, count: int) -> None:
+def store_at(place: str) -> Any:
+    """The store in the folder, or in the database, that ``place`` names."""
+    if not place.startswith("postgresql:"):
+        return DuckDBStore(place)
+    from tapewick.stores.postgres import PostgresStore
+
+    return PostgresStore(place)
+
+
+async def fill(place: str, count: int) -> None:
     """Store every symbol's minutes and all coarser frames, as an import does."""
-    async with DuckDBStore(folder) as store:
+    async with store_at(place) as store:
         for symbol in range(SYMBOLS):
             text = f"SYM{symbol}USDT"
             await store.put_instrument(
@@ -85,8 +96,8 @@ async def fill(folder: Path, count: int) -> None:
                     await store.put_imported(name(symbol), part[at : at + 100_000])
 
 
-async def gateway(folder: str) -> None:
-    """Serve ``folder`` until the parent closes our input."""
+async def gateway(place: str) -> None:
+    """Serve the store at ``place`` until the parent closes our input."""
     from tapewick.buses.memory import MemoryBus
     from tapewick.clock import RealClock
     from tapewick.gateways.http import HttpGateway
@@ -94,7 +105,7 @@ async def gateway(folder: str) -> None:
 
     clock = RealClock()
     async with (
-        DuckDBStore(folder) as store,
+        store_at(place) as store,
         MemoryBus() as bus,
         Market(bus, store, clock) as market,
         HttpGateway(market, port=0) as door,
@@ -107,9 +118,9 @@ async def gateway(folder: str) -> None:
 class Ours:
     """The gateway's process and one kept connection to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, place: str) -> None:
         self._process = subprocess.Popen(
-            [measured.PYTHON, __file__, "gateway", str(folder)],
+            [measured.PYTHON, __file__, "gateway", place],
             env=measured.child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -134,9 +145,10 @@ class Peer:
     async def open(self, url: str, count: int) -> None:
         import asyncpg
 
-        self._connection = await asyncpg.connect(url)
+        self._connection = await asyncpg.connect(url, server_settings={"search_path": "peer"})
+        await self._connection.execute("CREATE SCHEMA peer")
         await self._connection.execute(
-            "CREATE TABLE candles "
+            "CREATE TABLE peer.candles "
             "(ts timestamptz, symbol int4, open int8, high int8, low int8, close int8, volume int8)"
         )
         everything = [minutes(symbol, count) for symbol in range(SYMBOLS)]
@@ -200,56 +212,62 @@ def volume(row: dict[str, Any]) -> int:
     return int(whole + digits.ljust(5, "0"))
 
 
-async def measure(ours: Ours, count: int, rounds: int, url: str | None) -> tuple[list[float], list[float]]:
-    """Milliseconds per round of ours and of the peer (none without one)."""
+async def measure(servers: dict[str, Ours], url: str | None, count: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds per round of each of ours and of the peer (none without ``url``), in turn."""
     peer = Peer() if url else None
     if peer is not None and url is not None:
         await peer.open(url, count)
-    check(ours.ask(), count, await peer.ask() if peer else None)
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        started = time.perf_counter()
-        ours.ask()
-        times[0].append((time.perf_counter() - started) * 1e3)
-        if peer is not None:
+    for ours in servers.values():
+        check(ours.ask(), count, await peer.ask() if peer else None)
+    times: dict[str, list[float]] = {kind: [] for kind in (*servers, *([PEER] if peer else []))}
+    for number in range(rounds + 1):
+        for kind, taken in times.items():
             started = time.perf_counter()
-            await peer.ask()
-            times[1].append((time.perf_counter() - started) * 1e3)
+            if kind in servers:
+                servers[kind].ask()
+            elif peer is not None:
+                await peer.ask()
+            if number:  # the first round is not counted
+                taken.append((time.perf_counter() - started) * 1e3)
     if peer is not None:
         await peer.close()
     return times
 
 
-def against(bin: Path | None, ours: Ours, count: int, rounds: int) -> tuple[list[float], list[float]]:
-    if bin is None or find_spec("asyncpg") is None:
-        sys.stdout.write("peer missing: needs PostgreSQL's initdb and postgres, and the asyncpg package\n")
-        return asyncio.run(measure(ours, count, rounds, None))
-    with postgres.running(bin) as url:
-        return asyncio.run(measure(ours, count, rounds, url))
+def against(folder: str, url: str | None, count: int, rounds: int) -> tuple[dict[str, list[float]], int]:
+    """The times, and the size of our answer in bytes."""
+    with ExitStack() as stack:
+        servers = {}
+        for kind, place in {"DuckDB": folder, **({"PostgreSQL": url} if url else {})}.items():
+            uvloop.run(fill(place, count))
+            servers[kind] = Ours(place)
+            stack.callback(servers[kind].close)
+        return uvloop.run(measure(servers, url, count, rounds)), len(servers["DuckDB"].ask())
 
 
 def main() -> None:
+    """Measure, print, write the result file unless ``--tiny``."""
     if sys.argv[1:2] == ["gateway"]:
-        asyncio.run(gateway(sys.argv[2]))
+        uvloop.run(gateway(sys.argv[2]))
         return
-    args = arguments(__doc__)
+    args, bin = arguments(__doc__), postgres.binaries()
     count, rounds = (60 * 240, 1) if args.tiny else (525_600, 11)
-    with tempfile.TemporaryDirectory(prefix="tapewick-bench-") as folder:
-        asyncio.run(fill(Path(folder), count))
-        ours = Ours(Path(folder))
-        try:
-            mine, theirs = against(postgres.binaries(), ours, count, rounds)
-            size = len(ours.ask())
-        finally:
-            ours.close()
+    with tempfile.TemporaryDirectory(prefix="tapewick-bench-") as folder, ExitStack() as stack:
+        url = stack.enter_context(postgres.running(bin)) if bin and find_spec("asyncpg") else None
+        if url is None:
+            sys.stdout.write("peer missing: needs PostgreSQL's initdb and postgres, and the asyncpg package\n")
+        times, size = against(folder, url, count, rounds)
     if args.tiny:
         return
     bench = Bench("history", __doc__ or "")
     bench.figure("size of our answer", "kB", [size / 1e3])
-    fast = bench.figure("GET /v1/candles, 8,760 hours", "ms", mine)
-    if theirs:
-        slow = bench.figure("PostgreSQL date_bin, 8,760 hours", "ms", theirs)
-        bench.ratio("a year as hours over HTTP vs PostgreSQL date_bin", slow / fast, 30)
+    medians = {
+        kind: bench.figure(kind if kind == PEER else f"GET /v1/candles, 8,760 hours, {kind}", "ms", taken)
+        for kind, taken in times.items()
+    }
+    if PEER in medians:
+        for kind in ("DuckDB", "PostgreSQL"):
+            bench.ratio(f"a year as hours over HTTP from {kind} vs date_bin", medians[PEER] / medians[kind], 30)
         bench.write()
 
 

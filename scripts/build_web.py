@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-from node import folder
+from node import npm
 
 ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "web"
 WEBAPP = ROOT / "src" / "tapewick" / "gateways" / "webapp"
 STAMP = WEB / "node_modules" / ".tapewick"
 LOG = ROOT / "logs" / "web.log"
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def main() -> int:
@@ -25,23 +22,14 @@ def main() -> int:
     lock = hashlib.sha256((WEB / "package-lock.json").read_bytes()).hexdigest()
     if not STAMP.exists() or STAMP.read_text() != lock:
         print("tapewick: installing web packages", flush=True)
-        if not npm("ci", "--ignore-scripts"):
+        if not npm(WEB, LOG, "ci", "--ignore-scripts"):
             return fail("the web packages could not be installed; is the package registry reachable?")
         STAMP.write_text(lock)
     print("tapewick: building the page", flush=True)
-    if not npm("run", "build"):
+    if not npm(WEB, LOG, "run", "build"):
         return fail("the page did not build")
     (WEBAPP / "index.html").touch()  # newer than its sources, whatever the build wrote
     return 0
-
-
-def npm(*words: str) -> bool:
-    """Whether ``npm words`` ends with 0; what it says goes to the log."""
-    env = {**os.environ, "PATH": f"{folder()}{os.pathsep}{os.environ['PATH']}"}
-    if CERTIFICATES.exists():  # the wheel's Node knows only its own authorities, not those of the machine
-        env.setdefault("NODE_EXTRA_CA_CERTS", str(CERTIFICATES))
-    with LOG.open("a") as log:
-        return subprocess.run(["npm", *words], cwd=WEB, env=env, stdout=log, stderr=log).returncode == 0
 
 
 def fail(text: str) -> int:

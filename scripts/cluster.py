@@ -63,6 +63,7 @@ class Cluster:
             "TAPEWICK_BINANCE__REST_URL": rest_url,
             "TAPEWICK_BINANCE__WS_URL": ws_url,
             "TAPEWICK_LOG__LEVEL": "info",
+            "TAPEWICK_SERVER__LOCAL_ADMIN": "true",
         }
         say(f"venue, pid {self.roles['venue'].pid}")
         words = {"collect": ["--source", *(f"sim:{symbol}" for symbol in COLLECTED)]}

@@ -11,6 +11,7 @@ from pathlib import Path
 from tapewick.parts import PARTS, find
 
 ROOT = Path(__file__).resolve().parent.parent
+ANVIL = ROOT / "contracts" / "node_modules" / "@foundry-rs" / "anvil-linux-amd64" / "bin" / "anvil"
 FETCHED = (
     ("timescale", "timescale.py", "root and mmdebstrap"),
     ("kafka", "kafka.py", "maven and openjdk-17-jre-headless"),
@@ -31,6 +32,8 @@ def main() -> int:
     for name, script, needs in FETCHED:
         if not (ROOT / ".cache" / name / "recipe").is_file():
             absent.append(f"{name} tests (python scripts/{script} fetches it; needs {needs})")
+    if not os.access(ANVIL, os.X_OK):
+        absent.append("chain tests on a real node (python scripts/contracts.py fetches it; Linux on x86-64)")
     named = [] if os.environ.get("TAPEWICK_TESTDATA") else ["recorded-data tests (TAPEWICK_TESTDATA is not set)"]
     for line in absent + named:
         print(f"not run: {line}")

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from httpx2 import _config as httpx2_config
 from hypothesis import settings
 
 pytest_plugins = ["tests.parts.told", "tests.parts.postgres"]
@@ -14,6 +15,10 @@ pytest_plugins = ["tests.parts.told", "tests.parts.postgres"]
 # No deadlines: how long an example takes says more about the machine than about the code.
 settings.register_profile("tapewick", deadline=None, print_blob=True)
 settings.load_profile("tapewick")
+
+# The same goes for the five seconds an HTTP client of a test would wait by default; our own clients set theirs.
+for part in ("connect", "read", "write", "pool"):
+    setattr(httpx2_config.DEFAULT_TIMEOUT_CONFIG, part, 60.0)
 
 
 @pytest.fixture(scope="session")

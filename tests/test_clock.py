@@ -36,7 +36,7 @@ async def test_no_sleep_at_all_is_a_turn_for_others(seconds: float) -> None:
     clock, turns = ManualClock(100), []
     other = asyncio.create_task(asyncio.sleep(0))
     other.add_done_callback(lambda _: turns.append(1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not turns:
             await clock.sleep(seconds)
     assert clock.now() == 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from tapewick.commands import COMMANDS
 from tapewick.config import SETTINGS
+from tapewick.errors import ConfigError, StoreDamaged
+from tests.e2e.browser import part as installed
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -54,6 +57,19 @@ def test_exit_codes_are_documented() -> None:
     table = (ROOT / "docs" / "how-to" / "operate.md").read_text("utf-8")
     for code in (0, 1, 2, 3, 4, 130, 143):
         assert f"| {code} |" in table
+
+
+@pytest.mark.parametrize("role", ["collect", "engine", "gateway", "scan"])
+def test_the_units_for_systemd_are_sound(role: str, tmp_path: Path) -> None:
+    """As systemd sees them; and what must not be tried again is what the errors say, by their exit codes."""
+    text = (ROOT / "docs" / "how-to" / "systemd.md").read_text("utf-8")
+    [unit] = re.findall(r"^```ini\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert f"RestartPreventExitStatus={ConfigError.exit_code} {StoreDamaged.exit_code}\n" in unit
+    program = installed("systemd-analyze", shutil.which("systemd-analyze"), "apt-get install systemd")
+    file = tmp_path / f"tapewick-{role}@.service"
+    file.write_text(unit.replace("/opt/tapewick/bin/tapewick", sys.executable), "utf-8")
+    done = subprocess.run([program, "verify", "--man=no", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
 
 
 def test_attribution_travels() -> None:

@@ -288,5 +288,5 @@ async def test_a_feed_whose_tapes_are_taken_over_fails(postgres: PostgresServer)
             await asyncio.sleep(0.01)
         await store.claim(["sim:S0"])
     source.go.set()
-    with pytest.raises(Fenced, match="another engine owns sim:S0: stop one of the two"):
+    with pytest.raises(Fenced, match="another process owns sim:S0: stop one of the two"):
         await asyncio.wait_for(feeding, PATIENCE)

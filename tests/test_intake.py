@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ async def test_an_outage_answers_503_and_the_repetition_counts_once(tmp_path: Pa
     ):
         way_in = Intake(bus, store, 20)
         await way_in.register(instrument(HOOK, id_kind=kind))
-        assert (await way_in.store(batch(1, 3, HOOK))).all()
+        assert (await way_in.store(batch(1, 3, HOOK))).new.all()
         store.away = True
         hasty = Intake(bus, store, 0.05)
         await hasty.instruments({HOOK})
@@ -56,11 +57,30 @@ async def test_an_outage_answers_503_and_the_repetition_counts_once(tmp_path: Pa
             await hasty.store(batch(2, 4, HOOK))
         store.away = False
         hasty._patience = 20
-        assert (await hasty.store(batch(2, 4, HOOK))).tolist() == [False, False, True, True]
-        assert not (await hasty.store(batch(1, 5, HOOK))).any()
+        assert (await hasty.store(batch(2, 4, HOOK))).new.tolist() == [False, False, True, True]
+        assert not (await hasty.store(batch(1, 5, HOOK))).new.any()
         trades, head = await store.trades(HOOK)
         assert sorted(trades.trade_id.tolist()) == [1, 2, 3, 4, 5]
         assert head.seq == 5
+
+
+async def test_two_gateways_that_both_take_a_number_for_new_do_not_both_believe_it(tmp_path: Path) -> None:
+    """Each looks before the other has sent; the tape has one of the trades, and one of them is told."""
+    clock = ManualClock(T0 + 86_400 * SECOND)
+    async with (
+        DuckDBStore(tmp_path) as store,
+        MemoryBus() as bus,
+        EngineRole(bus, store, Engine(), clock, interval=0.001),
+    ):
+        ways = [Intake(bus, store, 20) for _ in range(2)]
+        await ways[0].register(instrument(HOOK, id_kind="contiguous"))
+        for number in range(1, 6):
+            first = batch(number, 1, HOOK)
+            sent = first, replace(first, price=first.price + 1)
+            told = await asyncio.gather(*(way.store(one) for way, one in zip(ways, sent, strict=True)))
+            assert [one.other.tolist() for one in told].count([True]) == 1, told
+            again = await ways[0].store(sent[0])
+            assert not again.new.any() and again.other.tolist() == told[0].other.tolist()
 
 
 async def test_a_full_bus_is_told_at_once(tmp_path: Path) -> None:
@@ -73,7 +93,7 @@ async def test_a_full_bus_is_told_at_once(tmp_path: Path) -> None:
         for _ in range(10):
             bus.offer("trades", batch(1, 1, HOOK))
         with pytest.raises(Unavailable, match="no room"):
-            await asyncio.wait_for(way_in.store(batch(1, 3, HOOK)), 10)
+            await asyncio.wait_for(way_in.store(batch(1, 3, HOOK)), 60)
         await stuck.close()
 
 

@@ -203,7 +203,7 @@ async def test_of_too_many_trades_the_newest_whole_minutes_are_folded(
         await p.inner.publish("trades", dense)
         await p.inner.settled("trades")
         everything = fold(dense, BY_INDEX[0])["trades"].tolist()
-        monkeypatch.setattr("tapewick.market.MOST_TRADES", 7000)
+        monkeypatch.setattr("tapewick.history.MOST_TRADES", 7000)
         cut = (await p.market.candles(BTC, BY_INDEX[0], Window(limit=200, newest=True))).batch.rows
         assert cut["trades"].tolist() == everything[-120:]
         monkeypatch.undo()
@@ -236,7 +236,7 @@ async def test_bounds_cut_no_second_apart(tmp_path: Path) -> None:
 
 
 async def test_too_many_trades_for_one_answer_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tapewick.market.MOST_TRADES", 100)
+    monkeypatch.setattr("tapewick.history.MOST_TRADES", 100)
     async with parts(tmp_path) as p:
         await p.tell(1, 500)
         with pytest.raises(BadRequest, match="narrow"):

@@ -28,6 +28,7 @@ from tapewick.model import (
     Wanted,
     Watch,
 )
+from tapewick.scans import Announcement, Order, OrderEvent
 from tapewick.wire import decode, encode, stamp, stamped
 
 PROTO = Path(__file__).parent.parent / "proto"
@@ -109,6 +110,27 @@ def book(n: int, **changes: Any) -> BookUpdate:
     return replace(update, **changes)
 
 
+def announcement(**changes: Any) -> Announcement:
+    event = OrderEvent(
+        contract="0x" + "c0" * 20,
+        block=2**40,
+        block_hash="0x" + "b1" * 32,
+        tx_hash="0x" + "7a" * 32,
+        log_index=3,
+        ts=1_700_000_000 * 10**9,
+        kind="created",
+        order_id=str(2**256 - 1),
+        fields={"user": "0x" + "aa" * 20, "amountIn": str(2**255), "note": "", "é": "é"},
+    )
+    order = Order(
+        contract=event.contract, order_id=event.order_id, status="PENDING", amount_in="0.05", decimals_in=6, stub=True,
+        is_long=True, created_at=event.ts, block=7, last_block=2**40, last_block_hash=event.block_hash,
+    )  # fmt: skip
+    told: dict[str, Any] = {"kind": "order.created", "finality": "pending", "confirmations": 0}
+    told |= {"component": "31337/0xc0", "seq": 2**62, "order_id": event.order_id, "event": event, "order": order}
+    return Announcement(**(told | changes))
+
+
 def same(a: Message, b: Message) -> bool:
     if isinstance(a, TradeBatch | CandleBatch | BookUpdate):
         fields = a.__dataclass_fields__
@@ -130,6 +152,16 @@ def generated(pb: Any, message: Message) -> bytes:
 
 def _fill(body: Any, field: Any, message: Any) -> None:
     name = field.name
+    if field.message_type is not None:
+        value = getattr(message, name)
+        if isinstance(value, dict):
+            getattr(body, name).update(value)
+        elif value is not None:
+            nested = getattr(body, name)
+            nested.SetInParent()
+            for one in nested.DESCRIPTOR.fields:
+                _fill(nested, one, value)
+        return
     pairs: dict[str, Any] = {"covers_given": getattr(message, "covers", None) is not None}
     for low, high, attribute in (("covers_from", "covers_to", "covers"), ("from_id", "to_id", "ranges")):
         ranges = getattr(message, attribute, None) or ()
@@ -164,6 +196,10 @@ MESSAGES: list[Message] = [
     Health(source="binance", state="connected", ts=5, instrument="binance:X", collector="collect-a-1"),
     Watch(instrument="binance:X"),
     Watch(instrument="binance:X", wanted=False),
+    announcement(),
+    announcement(kind="order.reverted", order=None, finality="confirmed", confirmations=12),
+    announcement(event=None, order=None),
+    announcement(event=OrderEvent("", 0, "", "", 0, 0, "raw", "", {})),
     *(book(n) for n in (0, 1, 200)),
     book(
         0, state="stale", detail="its collector is silent", bid_price=np.empty(0, np.int64), bid_size=np.empty(0, "i8")

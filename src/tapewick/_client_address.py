@@ -66,4 +66,6 @@ def advice(url: str, cause: str = "", *, answered: bool = False) -> str:
         return "is this the server's gRPC port? Take the one that serves its pages"
     if answered and url.startswith(("http:", "ws:")):
         return f"if the server speaks TLS, try https://{host}; if this is its gRPC port, take the one of its pages"
+    if answered:
+        return "if it asks for a certificate, pass tls=an SSLContext that has one (command line: --tls-cert me.pem)"
     return "is a server running there?"

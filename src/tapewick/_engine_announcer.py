@@ -113,7 +113,7 @@ class Announcer:
         if away == self._away:
             return
         self._away = away
-        detail = "the store does not answer: what is new is provisional until it is back" if away else ""
+        detail = "the store takes nothing in now: what is new is provisional until it does" if away else ""
         news = Health(source="store", state="stale" if away else "connected", ts=self._clock.now(), detail=detail)
         self._bus.offer("health", news)
 

@@ -10,7 +10,8 @@ from tapewick import metrics
 from tapewick._engine_announcer import Announcer
 from tapewick._engine_patience import Patience
 from tapewick.engine.tape import Engine
-from tapewick.model import Instrument, TradeBatch, partition_of
+from tapewick.errors import NotFound
+from tapewick.model import Instrument, Refused, TradeBatch, partition_of
 from tapewick.pace import Pace
 from tapewick.protocols import Delivery, Store
 from tapewick.provisional import Provisional
@@ -21,7 +22,7 @@ __all__ = ["Committer"]
 class Committer:
     """Commits what the tapes of ``engine`` took in, one group at a time, at ``pace``.
 
-    ``fenced`` is told the instruments that somebody else owns; it says whether they are to be acknowledged all the
+    ``fenced`` is told the instruments that the store refused; it says whether they are to be acknowledged all the
     same. ``taken``: trades that were new only because the store said so.
     """
 
@@ -34,7 +35,7 @@ class Committer:
         *,
         out: Announcer,
         provisional: Provisional | None,
-        fenced: Callable[[frozenset[str]], bool],
+        fenced: Callable[[Refused], bool],
         partitions: int,
     ) -> None:
         self._store, self._engine, self._patience, self._pace = store, engine, patience, pace
@@ -65,8 +66,8 @@ class Committer:
         self._forsaken.clear()
 
     def refused(self, instruments: frozenset[str]) -> None:
-        """The store says that these tapes are somebody else's."""
-        if not self._fenced(instruments):
+        """The store says that these tapes are somebody else's, or not there as they were."""
+        if not self._fenced(instruments if isinstance(instruments, Refused) else Refused(instruments)):
             self.forsake({partition_of(id, self._partitions) for id in instruments})
 
     async def next(self) -> None:
@@ -134,7 +135,11 @@ class Committer:
         """Ask the store about trades that only it can tell apart, and take in those it does not know."""
         deliveries, self._doubted = self._doubted, []
         for tape, names in self._engine.doubtful():
-            known = await self._patience.insist(partial(self._store.holds, tape.instrument.id, names))
+            try:
+                known = await self._patience.insist(partial(self._store.holds, tape.instrument.id, names))
+            except NotFound:
+                self.refused(Refused({tape.instrument.id}, {tape.instrument.id}))
+                continue
             new = self._engine.settle(tape, known)
             self.taken += new
             if new and self._provisional is not None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from tapewick._engine_announcer import Announcer
 from tapewick._engine_patience import Patience
 from tapewick.engine.tape import Engine
-from tapewick.model import Instrument, TapeState, TradeBatch
+from tapewick.model import Instrument, TradeBatch
 from tapewick.protocols import Delivery, Store
 
 __all__ = ["Opener"]
@@ -77,24 +76,24 @@ class Opener:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            async with self._quiet:
-                announced, self._announced = self._announced, []
-                await self._enter({instrument.id: instrument for _, instrument in announced})
-                for delivery, _ in announced:
-                    self._done(delivery)
+            await self._patience.insist(self._try)
             if self._patience.stopping and not self._announced:
                 return
 
+    async def _try(self) -> None:
+        """Enter what waits; all of it waits on where the store refuses, and partitions may change hands meanwhile."""
+        async with self._quiet:
+            announced = tuple(self._announced)
+            await self._enter({instrument.id: instrument for _, instrument in announced})
+            del self._announced[: len(announced)]
+            for delivery, _ in announced:
+                self._done(delivery)
+
     async def _enter(self, announced: dict[str, Instrument]) -> None:
-        insist, store = self._patience.insist, self._store
-        stored = [await insist(partial(store.put_instrument, one)) for one in announced.values()]
+        stored = [await self._store.put_instrument(one) for one in announced.values()]
         fresh = [id for id in announced if id not in self._engine.tapes]
-
-        async def claim() -> list[TapeState]:
-            return await store.claim([id for id in fresh if self._holds(id)])
-
         if fresh:
-            states = await insist(claim)
+            states = await self._store.claim([id for id in fresh if self._holds(id)])
             self._engine.add(states)
             self._out.opened(state.instrument.id for state in states)
         for instrument in stored:

@@ -21,37 +21,44 @@ FIRST, MOST = 0.1, 5.0  # seconds between two attempts
 
 
 class Patience:
-    """``trouble``: why the store does not do what it was asked; None while it does. ``stopping``: try only briefly."""
+    """``stopping``: try only briefly."""
 
     def __init__(self) -> None:
-        self.trouble: str | None = None
+        self._troubles: dict[object, str] = {}  # by what was asked for and is not done yet
         self.stopping = False
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store does not do what it was asked, of several things the first; None while it does all."""
+        return next(iter(self._troubles.values()), None)
 
     async def insist(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work`` until the store lets us. Raises what trying again does not help: ``StoreDamaged``, ``Fenced``."""
-        delay, loop = FIRST, asyncio.get_running_loop()
-        while True:
-            waiting = loop.call_later(SLOW, self._is_slow)
-            try:
-                result = await work()
-            except (StoreDamaged, Fenced):
-                raise
-            except StoreError as error:
-                if self.stopping and delay > 2:
+        delay, loop, own = FIRST, asyncio.get_running_loop(), object()
+        try:
+            while True:
+                waiting = loop.call_later(SLOW, self._is_slow, own)
+                try:
+                    return await work()
+                except (StoreDamaged, Fenced):
                     raise
-                if self.trouble is None:
-                    log.error("the store refuses; trying on", cause=str(error))
-                self.trouble = str(error)
+                except StoreError as error:
+                    if self.stopping and delay > 2:
+                        raise
+                    if not self._troubles:
+                        log.error("the store refuses; trying on", cause=str(error))
+                    self._troubles[own] = str(error)
+                finally:
+                    waiting.cancel()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, MOST)
-            else:
-                self.trouble = None
-                return result
-            finally:
-                waiting.cancel()
+        finally:
+            self._troubles.pop(own, None)
 
-    def _is_slow(self) -> None:
+    def _is_slow(self, own: object) -> None:
         """A store that neither does its work nor fails is as good as away."""
-        if self.trouble is None:
-            self.trouble = f"the store has not answered for {SLOW:g} s: see that its server runs and is not overloaded"
+        if not self._troubles:
             log.error("the store is slow; waiting for it", seconds=SLOW)
+        self._troubles.setdefault(
+            own, f"the store has not answered for {SLOW:g} s: see that its server runs and is not overloaded"
+        )

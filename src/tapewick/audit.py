@@ -18,7 +18,7 @@ __all__ = ["configured", "keep", "record", "recorded"]
 SERVING = ("serve", "demo", "run")
 CHANGING = ("repair", "backfill", "migrate", "keys", "doctor")
 READING = ("list", "status")
-TOLD = ("action", "id", "scope", "note", "instrument", "instruments", "to", "repair", "force", "yes", "url")
+TOLD = ("action", "id", "scope", "source", "note", "instrument", "instruments", "to", "repair", "force", "yes", "url")
 
 _file: list[int] = []  # the open descriptor, if there is one
 _command: list[str] = []  # that runs now

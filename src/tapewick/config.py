@@ -192,6 +192,12 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         "kafka.replication": (1, 7),
         "kafka.retention_s": (60, 10 * 365 * 86_400),
         "binance_gateway.weight_per_min": (1, 10**9),
+        "chain.id": (0, 2**53),
+        "chain.start_block": (-1, 10**12),
+        "chain.confirmations": (-1, 10**6),
+        "chain.depth": (-1, 10**6),
+        "chain.poll_s": (0.05, 3600),
+        "chain.span": (1, 10_000),
         "repair.max_attempts": (1, 1_000_000),
         "repair.weight_share": (0.01, 1.0),
         "repair.weight_limit": (100, 10**9),
@@ -209,6 +215,30 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             raise ConfigError(f"{key} is {value} ({origins[key]}); it must lie between {low} and {high}")
     if any(settings.retention) and settings.store.kind != "postgres":
         raise ConfigError("retention needs store.kind = postgres: the embedded store keeps everything")
+    _check_chain(settings, origins)
+
+
+def _check_chain(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Addresses of nodes are secrets: a message names one by its place."""
+    own = settings.chain
+    for number, url in enumerate(own.rpc_urls, 1):
+        scheme, separator, rest = url.partition("://")
+        if scheme.lower() not in ("http", "https") or not separator or not rest:
+            raise ConfigError(
+                f"chain.rpc_urls ({origins['chain.rpc_urls']}): entry {number} is no address; write "
+                "http://HOST:PORT or https://HOST/…"
+            )
+    for address in own.contracts:
+        digits = address[2:].lower()
+        if address[:2] != "0x" or len(digits) != 40 or set(digits) - set("0123456789abcdef"):
+            raise ConfigError(
+                f"chain.contracts ({origins['chain.contracts']}): {address!r} is no address of a contract; "
+                "write 0x and 40 hex digits"
+            )
+    if own.contracts and not own.rpc_urls:
+        raise ConfigError("chain.contracts names contracts and chain.rpc_urls no node: set both, or neither")
+    if own.contracts and not own.id:
+        raise ConfigError("chain.contracts names contracts and chain.id is 0: set the chain's number, such as 1")
 
 
 def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:

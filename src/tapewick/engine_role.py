@@ -29,9 +29,9 @@ from tapewick._engine_patience import Patience
 from tapewick._engine_reader import Reader
 from tapewick.clock import Clock
 from tapewick.engine.tape import Engine
-from tapewick.errors import BusError, ConfigError, Fenced
+from tapewick.errors import BusError, ConfigError, Fenced, Rewound, StoreError
 from tapewick.leases import Leases
-from tapewick.model import partition_of
+from tapewick.model import Instrument, Refused, partition_of
 from tapewick.net.backoff import Backoff
 from tapewick.pace import Pace
 from tapewick.protocols import Bus, Store, Subscription
@@ -43,6 +43,7 @@ log = structlog.get_logger()
 
 GROUP = "engine"
 """Under which name engines share partitions, in the store and on the bus."""
+LOOK = 30.0  # seconds between two looks whether the store still has every instrument
 CALM = 30.0  # seconds after which a partition that was taken back counts as quiet again
 
 
@@ -55,7 +56,8 @@ class EngineRole:
 
     Which of the ``partitions``: with ``leases`` a fair share among all engines that have them; with ``shard`` (i, n)
     those p with p % n == i, for good; else all. An engine without leases that is fenced gives the tapes up, and one
-    with a shard fails (``Fenced``).
+    with a shard fails (``Fenced``). Where the store was restored under it, an engine takes its tapes up again from what
+    is there, and one with a shard fails (``Rewound``).
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class EngineRole:
         self._refused: set[int] = set()
         self._was_refused, self._ended = asyncio.Event(), asyncio.Event()
         self._given_up: set[str] = set()
+        self._dropped: dict[str, Instrument] = {}  # of tapes the store may have lost
         self._closing = False
         self._share = None if leases is None else leases.share(GROUP, partitions)
 
@@ -133,9 +136,11 @@ class EngineRole:
             ("wanted", self._out.keep_wanting()),
             ("open", self._opener.run()),
             ("commit", self._committer.run()),
+            ("reclaim", self._reclaim()),
+            ("look", self._look()),
         ]
         if self._share is not None:
-            works += [("own", self._take_part(self._share)), ("reclaim", self._reclaim())]
+            works += [("own", self._take_part(self._share))]
         self._tasks = [asyncio.create_task(work, name=f"engine-{name}") for name, work in works]
         return self
 
@@ -197,19 +202,19 @@ class EngineRole:
                 await asyncio.Event().wait()
 
     async def _reclaim(self) -> None:
-        """Take partitions again whose commits the store refused though their leases are ours.
+        """Take partitions again whose commits the store refused though they are ours.
 
         The store was restored, or an engine that had not noticed its end took them. If the leases are not
         ours, whoever has them has the tapes.
         """
-        assert self._leases is not None
         backoff, last = Backoff(base=0.2, cap=10.0), self._clock.now()
         while True:
             await self._was_refused.wait()
             if self._clock.now() - last > CALM * 1e9:
                 backoff.reset()
             await asyncio.sleep(backoff.delay())
-            await self._leases.renewed()
+            if self._leases is not None:
+                await self._leases.renewed()
             async with self._quiet:
                 if self._closing:
                     return
@@ -217,17 +222,37 @@ class EngineRole:
                 await self._arrange(frozenset(partition for partition in self.owned if self._holds(partition)))
             last = self._clock.now()
 
-    def _on_fenced(self, instruments: frozenset[str]) -> bool:
-        """Somebody else owns these tapes: drop them. Whether what they brought is to be acknowledged."""
-        log.error("fenced: another engine owns these instruments", instruments=sorted(instruments))
-        metrics.fenced.inc(len(instruments))
-        self._drop(instruments)
+    async def _look(self) -> None:
+        """Notice that the store was restored and lacks instruments nobody trades at the moment."""
+        while True:
+            await self._clock.sleep(LOOK)
+            ours = set(self._engine.tapes)
+            try:
+                gone = ours - {one.id for one in await self._store.instruments()}
+            except StoreError:
+                continue  # who writes is told
+            async with self._committer.lock:
+                if gone := gone & self._engine.tapes.keys():
+                    self._committer.refused(Refused(gone, gone))
+
+    def _on_fenced(self, refused: Refused) -> bool:
+        """These tapes are not as we know them: drop them. Whether what they brought is to be acknowledged."""
+        taken, rewound = refused - refused.rewound, refused.rewound
+        if taken:
+            log.error("fenced: another engine owns these instruments", instruments=sorted(taken))
+            metrics.fenced.inc(len(taken))
+        if rewound:
+            log.error("the store has lost what it had acknowledged", instruments=sorted(rewound))
+        self._dropped |= {id: self._engine.tapes[id].instrument for id in rewound & self._engine.tapes.keys()}
+        self._drop(refused)
         if self._shard is not None:
-            raise Fenced(instruments)
+            raise Fenced(taken) if taken else Rewound(rewound)
         if self._leases is None:
-            self._given_up |= instruments
+            self._given_up |= taken
+        again = rewound if self._leases is None else refused
+        if not again:
             return True
-        self._refused |= {self._partition(id) for id in instruments}
+        self._refused |= {self._partition(id) for id in again}
         self._was_refused.set()
         for task in self._readers:  # what comes for them now has no tape
             task.cancel()
@@ -246,10 +271,12 @@ class EngineRole:
         lost = gone - closing | self._refused
         self.owned -= lost
         self._committer.forsake(lost)
+        self._dropped |= {id: self._engine.tapes[id].instrument for id in self._tapes(self._refused)}
         self._drop(self._tapes(lost))
         await self._halt()
         await self._committer.now()
         lost |= self._refused  # that commit may have found out about more
+        self._dropped |= {id: self._engine.tapes[id].instrument for id in self._tapes(self._refused)}
         self._refused = set()
         self._drop(self._tapes(closing | lost))
         self.owned -= closing | lost
@@ -269,13 +296,19 @@ class EngineRole:
         async def claim() -> frozenset[int]:
             ours = frozenset(partition for partition in partitions if self._holds(partition))
             if ours:
-                known = [one.id for one in await self._store.instruments() if self._partition(one.id) in ours]
-                self._engine.add(await self._store.claim(known))
-                self._out.opened(known)
+                known = {one.id for one in await self._store.instruments()}
+                for id in self._dropped.keys() - known:  # who collects them says so again, but later
+                    if self._partition(id) in ours:
+                        self._out.instrument(await self._store.put_instrument(self._dropped[id]))
+                        known.add(id)
+                ids = sorted(id for id in known - self._given_up if self._partition(id) in ours)
+                self._engine.add(await self._store.claim(ids))
+                self._out.opened(ids)
             return ours
 
         # At the start there is nobody yet to be told of trouble: what is wrong ends the process.
         self.owned |= await (self._patience.insist(claim) if self._tasks else claim())
+        self._dropped.clear()
 
     def _drop(self, instruments: Collection[str]) -> None:
         """Give tapes up, with what they did not commit."""

@@ -10,13 +10,19 @@
     ├── SourceError            a venue, file or chain cannot be read               exit 3
     │   ├── Disconnected       the connection ended; the reader reconnects
     │   ├── BadPayload         a frame or file that cannot be decoded
-    │   └── VenueRefused       the venue answered with an error (429, 451, …)
+    │   ├── VenueRefused       the venue answered with an error (429, 451, …)
+    │   └── NodeRefused        a chain's node answered with an error
+    │       └── TooWide        it asks for a smaller range of blocks
+    ├── ChainError             a chain contradicts what was stored of it            exit 4
+    │   ├── ReorgTooDeep       it replaced blocks that were final
+    │   └── CursorAhead        it ends below what was scanned: another node or chain
     ├── BusError               a message bus failed                                exit 1
     │   └── BusRefused         the server turned it down; trying again is no use   exit 1
     ├── StoreError             a store failed                                      exit 1
     │   ├── StoreBusy          another process owns the data folder                exit 1
     │   ├── StoreDamaged       the database file cannot be read                    exit 4
     │   ├── Fenced             another engine took the partition over
+    │   ├── Rewound            the store was restored under an engine with a fixed part
     │   └── LeaseLost          a lease ran out while it was in use
     └── ApiError               a request that cannot be served; carries a status
         ├── BadRequest         400, names the field and the remedy
@@ -43,15 +49,20 @@ __all__ = [
     "BadRequest",
     "BusError",
     "BusRefused",
+    "ChainError",
     "ConfigError",
     "Conflict",
+    "CursorAhead",
     "Disconnected",
     "Fenced",
     "Forbidden",
     "LeaseLost",
     "MissingExtra",
     "ModelError",
+    "NodeRefused",
     "NotFound",
+    "ReorgTooDeep",
+    "Rewound",
     "SourceError",
     "StoreBusy",
     "StoreDamaged",
@@ -59,6 +70,7 @@ __all__ = [
     "TapewickError",
     "TooLarge",
     "TooManyRequests",
+    "TooWide",
     "Unauthorized",
     "Unavailable",
     "UnknownTimeframe",
@@ -143,6 +155,37 @@ class VenueRefused(SourceError):
         self.retry_after = retry_after
 
 
+class NodeRefused(SourceError):
+    """A chain's node answered with an error; ``code`` is that of JSON-RPC, ``final``: asking again is no use."""
+
+    def __init__(self, message: str, *, code: int, final: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.final = final
+
+
+class TooWide(NodeRefused):
+    """The node wants a smaller range; ``span`` is how many blocks it takes, None where it did not say."""
+
+    def __init__(self, message: str, *, code: int, span: int | None) -> None:
+        super().__init__(message, code=code, final=True)
+        self.span = span
+
+
+class ChainError(TapewickError):
+    """A chain contradicts what was stored of it, and only the operator can say which one holds."""
+
+    exit_code = 4
+
+
+class ReorgTooDeep(ChainError):
+    """The chain replaced blocks that were final when they were scanned."""
+
+
+class CursorAhead(ChainError):
+    """The chain ends below what was scanned: the node was switched, or the chain reset."""
+
+
 class BusError(TapewickError):
     """A message bus failed."""
 
@@ -166,14 +209,26 @@ class StoreDamaged(StoreError):
 
 
 class Fenced(StoreError):
-    """Another engine took these instruments over; nothing was written for them.
+    """Another process took these instruments, or this contract, over; nothing was written for them.
 
     ``instruments`` names them.
     """
 
     def __init__(self, instruments: frozenset[str]) -> None:
         names = ", ".join(sorted(instruments))
-        super().__init__(f"another engine owns {names}: stop one of the two, or have both share by leases")
+        super().__init__(f"another process owns {names}: stop one of the two, or have both share by leases")
+        self.instruments = instruments
+
+
+class Rewound(StoreError):
+    """The store does not hold any more what it had acknowledged of these ``instruments``: it was restored, or a standby
+    without the last commits was promoted. Who starts again goes on from what there is."""
+
+    def __init__(self, instruments: frozenset[str]) -> None:
+        names = ", ".join(sorted(instruments))
+        super().__init__(
+            f"the store lost what it had acknowledged of {names}: start this process again, what is missing is fetched"
+        )
         self.instruments = instruments
 
 

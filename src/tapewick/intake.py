@@ -9,22 +9,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
-from tapewick.errors import Unavailable
+from tapewick.errors import NotFound, Unavailable
 from tapewick.model import I64, Instrument, TradeBatch
 from tapewick.protocols import Bus, Store
 
-__all__ = ["Intake", "NoRoom"]
+__all__ = ["Intake", "NoRoom", "Outcome"]
+
+log = structlog.get_logger()
 
 FIRST_LOOK, LAST_LOOK = 0.01, 0.1  # seconds between two looks at the store
+DOUBT = 1.0  # seconds after which the store is asked whether it has the instrument at all
 RETRY_AFTER = 2
 
 
 class NoRoom(Unavailable):
     """The bus is full: nothing was sent."""
+
+
+class Outcome(NamedTuple):
+    """Of the trades of a batch, all of them committed: which are ``new`` with it, and which ids the tape has with
+    ``other`` values, those of whoever was first."""
+
+    new: npt.NDArray[np.bool_]
+    other: npt.NDArray[np.bool_]
 
 
 class Intake:
@@ -64,8 +77,8 @@ class Intake:
             await asyncio.sleep(delay)
             delay = min(delay * 1.5, LAST_LOOK)
 
-    async def store(self, batch: TradeBatch, *, sent: bool = False) -> npt.NDArray[np.bool_]:
-        """Which trades of ``batch`` are new; when this returns, all of them are committed.
+    async def store(self, batch: TradeBatch, *, sent: bool = False) -> Outcome:
+        """What became of the trades of ``batch``; when this returns, all of them are committed.
 
         ``sent``: they are on the bus already, and only waited for.
         Ids must differ from each other. Raises ``Unavailable`` when the bus is full, or the store does not hold
@@ -80,34 +93,61 @@ class Intake:
         except TimeoutError:
             raise _late() from None
         try:
-            new = ~await self._held(batch)
-            if new.any():
-                await self._add(batch.select(np.flatnonzero(new)), end, sent=sent)
-            return new
+            held, seq = await self._held(batch)
+            if not held.all():
+                await self._add(batch.select(np.flatnonzero(~held)), end, sent=sent)
+            return Outcome(~held, await self._other(batch, held, seq))
         finally:
             lock.release()
 
     async def _add(self, batch: TradeBatch, end: float, *, sent: bool) -> None:
         if not sent and not self._bus.offer("trades", batch):
             raise _full()
-        delay = FIRST_LOOK
+        delay, check = FIRST_LOOK, time.monotonic() + DOUBT
         while True:
             await asyncio.sleep(delay)
-            if (await self._held(batch)).all():
+            if (await self._held(batch))[0].all():
                 return
-            if time.monotonic() > end:
-                self._known.pop(batch.instrument, None)  # a store that was restored may have lost it
+            now = time.monotonic()
+            if now > check:
+                check = now + DOUBT
+                await self._announce_if_lost(batch)
+            if now > end:
                 raise _late()
             delay = min(delay * 1.5, LAST_LOOK)
 
-    async def _held(self, batch: TradeBatch) -> npt.NDArray[np.bool_]:
-        """Which trades of ``batch`` the store has."""
+    async def _announce_if_lost(self, batch: TradeBatch) -> None:
+        """A store that was restored may lack the instrument, and an engine that began since knows nothing of it."""
+        known = self._known.get(batch.instrument)
+        if known is None or any(one.id == known.id for one in await self._store.instruments()):
+            return
+        log.error("the store has lost an instrument; it is announced again", instrument=known.id)
+        if not (self._bus.offer("trades", known) and self._bus.offer("trades", batch)):
+            raise _full()
+
+    async def _other(self, batch: TradeBatch, held: npt.NDArray[np.bool_], seq: int) -> npt.NDArray[np.bool_]:
+        """Which trades the tape has with other values. Of new ones too: another gateway may have been faster; they
+        came after ``seq``. A hash names what it was made of, so there is nothing to compare where ids are unique."""
+        other = np.zeros(len(batch), np.bool_)
+        if seq >= 0:
+            for which, since in ((held, 0), (~held, seq)):
+                if which.any():
+                    part = batch.select(np.flatnonzero(which))
+                    other[which] = await self._store.unlike(batch.instrument, part, since)
+        return other
+
+    async def _held(self, batch: TradeBatch) -> tuple[npt.NDArray[np.bool_], int]:
+        """Which trades of ``batch`` the store has, and the tape's last seq; -1 where ids are unique."""
         own = (await self.instruments({batch.instrument})).get(batch.instrument)
         if own is None:
             raise _late()
-        if own.id_kind == "contiguous":
-            return _covered(batch.trade_id, (await self._store.coverage(batch.instrument)).ranges)
-        return await self._store.holds(batch.instrument, batch.names)
+        try:
+            if own.id_kind == "contiguous":
+                state = await self._store.coverage(batch.instrument)
+                return _covered(batch.trade_id, state.ranges), state.seq
+            return await self._store.holds(batch.instrument, batch.names), -1
+        except NotFound:  # for now: a store that was restored gets it back
+            return np.zeros(len(batch), np.bool_), -1
 
 
 def _covered(ids: I64, ranges: I64) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import fcntl
 import hmac
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Collection, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "SCOPES", "Grant", "Key", "KeyFile", "Keys", "digest_of", "made"]
 
 SCOPES = ("read", "ingest", "admin")
+SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 NAME = "keys.json"
 MARK = "tw_"
 PREFIX = len(MARK) + 8
@@ -35,11 +37,18 @@ PREFIX = len(MARK) + 8
 
 
 class Grant(NamedTuple):
-    """What the bearer of a key, a token or a signature may do. ``id`` names it in logs and is no secret."""
+    """What the bearer of a key, a token or a signature may do. ``id`` names it in logs and is no secret.
+    ``source`` names who sends with it: names of trades are told apart by it; "" leaves them as they are."""
 
     id: str
     scopes: frozenset[str]
     instruments: str = "*"
+    source: str = ""
+
+    @property
+    def sender(self) -> str:
+        """Whose its requests are: all keys of one ``source`` are one sender's."""
+        return self.source or self.id
 
     def covers(self, instrument: str) -> bool:
         """Whether it is for ``instrument``."""
@@ -47,7 +56,8 @@ class Grant(NamedTuple):
 
 
 class Key(NamedTuple):
-    """One key as it is kept. Times are seconds since 1970; ``expires`` 0: never; ``revoked`` 0: it is not."""
+    """One key as it is kept. Times are seconds since 1970; ``expires`` 0: never; ``revoked`` 0: it is not.
+    ``source``: see ``Grant``; "" of keys made before there were any."""
 
     id: str
     digest: str
@@ -57,6 +67,7 @@ class Key(NamedTuple):
     created: int
     expires: int
     revoked: int
+    source: str = ""
 
     def usable(self, now: float) -> bool:
         """Whether it lets its bearer in now."""
@@ -65,7 +76,7 @@ class Key(NamedTuple):
     @property
     def grant(self) -> Grant:
         """What its bearer may do."""
-        return Grant(self.id, frozenset(self.scopes), self.instruments)
+        return Grant(self.id, frozenset(self.scopes), self.instruments, self.source)
 
 
 class Keys(Protocol):
@@ -88,16 +99,25 @@ def digest_of(token: str) -> str:
 
 
 def made(
-    scopes: Collection[str], now: int, *, instruments: str = "*", days: float = 0, note: str = ""
+    scopes: Collection[str],
+    now: int,
+    *,
+    instruments: str = "*",
+    days: float = 0,
+    note: str = "",
+    source: str | None = None,
 ) -> tuple[Key, str]:
     """A new key, and the secret text to give to its bearer.
 
-    ``now``: seconds since 1970; ``days`` 0: it does not expire. Raises ``ConfigError`` for a scope there is not.
+    ``now``: seconds since 1970; ``days`` 0: it does not expire; ``source`` None: the key's own id. Raises
+    ``ConfigError`` for a scope there is not, or a source that cannot be.
     """
     if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise ConfigError(f"unknown scope {unknown[0]!r}: choose from {', '.join(SCOPES)}")
     if not scopes:
         raise ConfigError(f"a key needs a scope: choose from {', '.join(SCOPES)}")
+    if source and SOURCE.fullmatch(source) is None:
+        raise ConfigError("a source is of letters, digits, '.', '_' and '-', at most 63: choose another --source")
     id = MARK + secrets.token_hex(4)
     token = f"{id}_{secrets.token_urlsafe(32)}"
     key = Key(
@@ -109,6 +129,7 @@ def made(
         created=now,
         expires=now + max(1, int(days * 86_400)) if days else 0,
         revoked=0,
+        source=id if source is None else source,
     )
     return key, token
 
@@ -152,13 +173,17 @@ class KeyFile:
         return found[0].grant if found else None
 
     def create(
-        self, scopes: Collection[str], *, instruments: str = "*", days: float = 0, note: str = ""
+        self,
+        scopes: Collection[str],
+        *,
+        instruments: str = "*",
+        days: float = 0,
+        note: str = "",
+        source: str | None = None,
     ) -> tuple[Key, str]:
-        """A new key, and the secret text to give to its bearer: it can never be shown again.
-
-        ``days`` 0: it does not expire. Raises ``ConfigError`` for a scope there is not.
-        """
-        key, token = made(scopes, self.now, instruments=instruments, days=days, note=note)
+        """A new key, and the secret text to give to its bearer: it can never be shown again. Options as of ``made``,
+        errors too."""
+        key, token = made(scopes, self.now, instruments=instruments, days=days, note=note, source=source)
         with self._locked():
             self._write((*self.keys(), key))
         return key, token

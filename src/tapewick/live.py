@@ -17,7 +17,7 @@ import structlog
 from tapewick import metrics
 from tapewick.channel import Channel, Listener, rest_of, span
 from tapewick.conditions import Conditions
-from tapewick.errors import StoreError
+from tapewick.errors import NotFound, StoreError
 from tapewick.model import (
     NO_TIME,
     CandleBatch,
@@ -291,7 +291,7 @@ class Live:
             before = feed.seq, feed.pos
             try:
                 done = await self._refill_once(feed)
-            except StoreError as error:
+            except (StoreError, NotFound) as error:
                 if delay == 0.1:
                     log.error("cannot fill live data from the store", instrument=feed.instrument.id, cause=str(error))
             except Exception:  # else the instrument would stay silent: nothing forwards while a fill is under way

@@ -26,6 +26,7 @@ __all__ = [
     "bus_refused",
     "bus_sent",
     "bus_sent_bytes",
+    "chain_requests",
     "clients",
     "commit_seconds",
     "commits",
@@ -51,6 +52,12 @@ __all__ = [
     "replica_lag",
     "resnapshots",
     "resumes",
+    "scan_cursor",
+    "scan_differences",
+    "scan_events",
+    "scan_fenced",
+    "scan_head",
+    "scan_reorgs",
     "slow_closes",
     "source_state",
     "spool_bytes",
@@ -108,6 +115,31 @@ venue_circuit = Gauge(
     "tapewick_venue_circuit",
     "1 for the state requests to a venue are in, else 0.",
     ["host", "state"],
+    registry=REGISTRY,
+)
+chain_requests = Counter(
+    "tapewick_chain_requests", "JSON-RPC requests to nodes, by outcome.", ["host", "outcome"], registry=REGISTRY
+)
+scan_cursor = Gauge("tapewick_scan_block", "The last block a scanner took in.", ["component"], registry=REGISTRY)
+scan_head = Gauge(
+    "tapewick_scan_head_block", "The newest block a scanner's node knows.", ["component"], registry=REGISTRY
+)
+scan_events = Counter(
+    "tapewick_scan_events",
+    "Logs of watched contracts taken in; raw: it matched, but did not decode.",
+    ["component", "kind"],
+    registry=REGISTRY,
+)
+scan_reorgs = Counter(
+    "tapewick_scan_orphaned_blocks", "Blocks taken in that the chain replaced.", ["component"], registry=REGISTRY
+)
+scan_fenced = Counter(
+    "tapewick_scan_fenced", "Steps the store refused: another scanner had taken over.", ["component"], registry=REGISTRY
+)
+scan_differences = Counter(
+    "tapewick_scan_differences",
+    "Logs that a second look at a block found, or missed, that the first had not.",
+    ["component"],
     registry=REGISTRY,
 )
 verify_compared = Counter(

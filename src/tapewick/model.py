@@ -7,14 +7,17 @@ unsigned low word. Trades travel as columns, candles as rows of the ``CANDLE`` d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 from zlib import crc32
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from tapewick.scans import Announcement
 
 __all__ = [
     "BookState",
@@ -36,6 +39,7 @@ __all__ = [
     "Origin",
     "Quote",
     "Reason",
+    "Refused",
     "Side",
     "State",
     "TapeCommit",
@@ -444,7 +448,9 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
 Event: TypeAlias = Instrument | TradeBatch | Health | BookUpdate | Quote
 """What a source yields: an instrument before its first trade, batches, books, changes of health."""
 
-Message: TypeAlias = Instrument | TradeBatch | CandleBatch | Head | Wanted | Gap | Health | BookUpdate | Quote | Watch
+Message: TypeAlias = (
+    Instrument | TradeBatch | CandleBatch | Head | Wanted | Gap | Health | BookUpdate | Quote | Watch | Announcement
+)
 """What travels on the bus."""
 
 
@@ -510,3 +516,18 @@ class TapeCommit:
     """Gaps that were opened or changed state."""
     names: I64 = field(default_factory=lambda: np.empty((0, 2), np.int64))
     """``TradeBatch.names`` of the trades, where ids are ``unique``: kept for good, so that none is taken twice."""
+
+
+class Refused(frozenset[str]):
+    """Instruments whose part of a commit group was refused: their stored head is not the one that was committed to.
+
+    ``rewound``: those whose tape lost what had been acknowledged of it, or is gone, because the store was restored or
+    a standby was promoted. Of the others somebody else is the owner.
+    """
+
+    rewound: frozenset[str]
+
+    def __new__(cls, instruments: Iterable[str] = (), rewound: Iterable[str] = ()) -> Self:
+        made = super().__new__(cls, instruments)
+        made.rewound = frozenset(rewound)
+        return made

@@ -24,7 +24,7 @@ __all__ = ["check_partitions", "declared", "partitions_name", "shard_name", "uno
 LOOK = 5.0
 """Seconds between two looks for partitions without an owner."""
 SOURCE = "engines"
-ASKING = 1.0  # seconds; who asks takes nothing
+LOOKER, ASKING = "looks on", 1.0  # who asks, for how many seconds: holds nothing, so renews nothing, and takes nothing
 
 
 def partitions_name(count: int, holder: str) -> str:
@@ -49,10 +49,10 @@ async def declared(leases: Leases, names: Iterable[str]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def check_partitions(store: Store, count: int, holder: str) -> None:
+async def check_partitions(store: Store, count: int) -> None:
     """Raises ``ConfigError`` where a process on the same store runs with another number of partitions: what it sends
     would reach nobody."""
-    for name in await store.lease(holder, (), ASKING):
+    for name in await store.lease(LOOKER, (), ASKING):
         kind, _, rest = name.partition("/")
         number, _, other = rest.partition("/")
         if kind == "partitions" and int(number) != count:
@@ -74,13 +74,13 @@ def unowned(names: Iterable[str], count: int) -> frozenset[int]:
     return frozenset(free)
 
 
-async def watch_owners(store: Store, bus: Bus, clock: Clock, *, count: int, holder: str) -> None:
+async def watch_owners(store: Store, bus: Bus, clock: Clock, *, count: int) -> None:
     """Tell by metric, log and topic ``health`` of partitions that had no engine at two looks in a row."""
     before: frozenset[int] = frozenset()
     told = False
     while True:
         try:
-            now = unowned(await store.lease(holder, (), ASKING), count)
+            now = unowned(await store.lease(LOOKER, (), ASKING), count)
         except StoreError:
             now = before  # that the store is away is told by others
         lasting, before = now & before, now

@@ -1,6 +1,6 @@
 """The processes: all roles in one, one role alone, or just enough to bring a file into the store.
 
-``serve`` runs collect, engine and gateway around one bus and one store, ``run`` one of them; both are made of
+``serve`` runs collect, engine, scan and gateway around one bus and one store, ``run`` one of them; both are made of
 ``stages``. ``feed`` runs collect and engine until a file source ends.
 """
 
@@ -34,7 +34,7 @@ from tapewick.stages import Base, Shard, Stage, engine_of
 
 __all__ = ["Progress", "Report", "Role", "Standing", "feed", "repairing", "run", "serve"]
 
-Role: TypeAlias = Literal["collect", "engine", "gateway"]
+Role: TypeAlias = Literal["collect", "engine", "gateway", "scan"]
 
 SWITCH = 0.0005  # seconds the store's thread may keep the interpreter from the loop; Python's 5 ms are felt by clients
 YOUNG = (5_000, 20, 20)  # thousands of clients are many objects: looking through them all takes 0.1 s, so do it rarely
@@ -167,8 +167,9 @@ async def serve(
         # Collecting before the engine: its repair lane hears what that wants at its start.
         collecting = await enter(stages.collecting(base, ids=source_ids, demo=demo, history=first_run))
         engine = await enter(stages.engine(base, rest_url=collecting.rest_url))
-        gateway = await enter(stages.gateway(base, [engine.trouble]))
-        await _work([collecting, engine, gateway], stop, stack, partial(on_ready, gateway.url, gateway.grpc))
+        scanning = await enter(stages.scanning(base))
+        gateway = await enter(stages.gateway(base, [engine.trouble, scanning.trouble]))
+        await _work([collecting, engine, scanning, gateway], stop, stack, partial(on_ready, gateway.url, gateway.grpc))
     return stop.result()
 
 
@@ -191,6 +192,8 @@ async def run(
             stage = await enter(stages.collecting(base, ids=source_ids))
         elif role == "engine":
             stage = await enter(stages.engine(base))
+        elif role == "scan":
+            stage = await enter(stages.scanning(base, alone=True))
         else:
             stage = await enter(stages.gateway(base))
         status = ""
@@ -215,7 +218,7 @@ async def _base(
         base = Base(settings=settings, store=store, bus=bus, clock=RealClock(), holder=_holder(role), shard=shard)
         if base.shared:
             # Others may stand on the same bus and store, and do the same.
-            await check_partitions(store, settings.engine.partitions, base.holder)
+            await check_partitions(store, settings.engine.partitions)
             if role != "gateway":
                 base.leases = await stack.enter_async_context(registry.leases(settings, store, base.holder))
                 names = [partitions_name(settings.engine.partitions, base.holder)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from typing import Self
 
 import structlog
@@ -215,7 +216,8 @@ class Present:
         """How streams, gaps and books of ``id`` (of all with "") stand."""
         conditions = self._live.conditions
         for one in conditions.unknown([id] if id else list(self._live.feeds)):
-            conditions.gaps(one, (await self._store.coverage(one)).gaps)
+            with suppress(NotFound):  # a store that was restored lacks it until its engine or its collector notices
+                conditions.gaps(one, (await self._store.coverage(one)).gaps)
         return conditions.rows(id)
 
     async def _watch_gaps(self) -> None:
@@ -227,7 +229,7 @@ class Present:
                     gaps = (await self._store.coverage(id)).gaps
                     if conditions.follows(id):
                         conditions.gaps(id, gaps)
-                except StoreError as error:
+                except (StoreError, NotFound) as error:
                     log.error("cannot read the gaps", instrument=id, cause=str(error))
                     conditions.hint(id)
             await asyncio.sleep(1)

@@ -32,8 +32,20 @@ from tapewick.model import (
     TradeBatch,
     Wanted,
 )
+from tapewick.scans import Announcement, Order, OrderEvent, OrderFilter, Placed, ScanCommit, Scanned, Seen
 
-__all__ = ["Bus", "Delivery", "Gateway", "Market", "Repairer", "Source", "Store", "Subscription", "Watching"]
+__all__ = [
+    "Bus",
+    "Delivery",
+    "Gateway",
+    "Market",
+    "Repairer",
+    "ScanStore",
+    "Source",
+    "Store",
+    "Subscription",
+    "Watching",
+]
 
 
 class Source(Protocol):
@@ -152,7 +164,8 @@ class Store(Protocol):
         ...
 
     async def commit(self, group: Sequence[TapeCommit]) -> frozenset[str]:
-        """Write all in one durable transaction; the instruments refused because their head moved."""
+        """Write all in one durable transaction; the instruments refused because their head moved, as ``model.Refused``
+        where the store may have been restored under the engine."""
         ...
 
     async def rescale(
@@ -170,6 +183,11 @@ class Store(Protocol):
 
     async def holds(self, instrument: str, names: I64) -> npt.NDArray[np.bool_]:
         """Which of ``names`` (n, 2) belong to trades the tape was ever given: ``TapeCommit.names`` of all commits."""
+        ...
+
+    async def unlike(self, instrument: str, batch: TradeBatch, since: int = 0) -> npt.NDArray[np.bool_]:
+        """Which trades of ``batch``, whose numbered ids are on the tape, are there with other values; ``since``: their
+        seqs are all higher. What retention has let go of is like them."""
         ...
 
     async def put_imported(self, instrument: str, rows: Candles) -> None:
@@ -238,6 +256,38 @@ class Store(Protocol):
         ...
 
     async def watch(self, instrument: str, wanted: bool) -> None: ...
+
+
+@runtime_checkable
+class ScanStore(Protocol):
+    """What scanners found, in the same database. A ``component`` is one contract's scanner."""
+
+    async def scanned(self, component: str) -> Scanned | None:
+        """What a scanner restarts from; None before its first step."""
+        ...
+
+    async def events_of(self, component: str, orders: Collection[str]) -> list[OrderEvent]:
+        """Canonical events of these orders (of "" the raw ones) by block and log index."""
+        ...
+
+    async def commit_scan(self, step: ScanCommit, *, holder: str) -> int:
+        """Store a step in one durable transaction; the number of the newest announcement.
+
+        Raises ``Fenced``, and stores nothing, unless ``holder`` holds the lease ``scan/COMPONENT`` by the store's
+        clock and the stored cursor is the one the step expects."""
+        ...
+
+    async def orders(
+        self, component: str, *, status: str = "", user: str = "", limit: int = 100, offset: int = 0
+    ) -> list[Order]:
+        """Newest first."""
+        ...
+
+    async def placed_orders(self, wanted: OrderFilter) -> list[Placed]: ...
+    async def seen_events(self, component: str, order_id: str) -> list[Seen]: ...
+    async def order_log(self, component: str, since: int, limit: int) -> list[Announcement]:
+        """What was announced after number ``since``, ascending; numbers have no hole."""
+        ...
 
 
 class Market(Protocol):

@@ -18,6 +18,7 @@ from tapewick.settings import Settings
 
 if TYPE_CHECKING:
     from tapewick.answers import Answers
+    from tapewick.chain.scanner import Scanner
     from tapewick.clock import Clock
     from tapewick.gateways._auth import Guard
     from tapewick.gateways.grpc import GrpcGateway
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from tapewick.leases import Leases
     from tapewick.market import Market
     from tapewick.model import Wanted
-    from tapewick.protocols import Bus, Source, Store
+    from tapewick.net.jsonrpc import JsonRpc
+    from tapewick.protocols import Bus, ScanStore, Source, Store
     from tapewick.record import Recorder
+    from tapewick.scans import Announcement
     from tapewick.sim.venue import SimVenue
     from tapewick.sources._binance_repair import BinanceRepairer
     from tapewick.sources.venue_klines import VenueKlines
@@ -39,6 +42,7 @@ __all__ = [
     "BUILT_IN",
     "answers",
     "bus",
+    "components",
     "continue_market",
     "find",
     "gateway",
@@ -51,6 +55,9 @@ __all__ = [
     "names",
     "recorder",
     "repairer",
+    "rpc",
+    "scan_store",
+    "scanner",
     "simulated_source",
     "source",
     "status_gateway",
@@ -158,6 +165,61 @@ def _server_options(settings: Settings, kind: str) -> dict[str, Any]:
     }
 
 
+def rpc(settings: Settings, clock: Clock) -> JsonRpc:
+    """The chain's nodes, not yet asked."""
+    from tapewick.net.jsonrpc import JsonRpc
+
+    return JsonRpc(settings.chain.rpc_urls, chain_id=settings.chain.id, clock=clock)
+
+
+def components(settings: Settings) -> list[str]:
+    """The name of each contract's scanner."""
+    own = settings.chain
+    return [f"{own.id}/{address}" for address in dict.fromkeys(one.lower() for one in own.contracts)]
+
+
+def scan_store(store: Store) -> ScanStore:
+    """The part of a store that keeps what scanners find. Raises ``ConfigError`` for one that has none."""
+    from tapewick.protocols import ScanStore
+
+    if not isinstance(store, ScanStore):
+        raise ConfigError(f"{type(store).__name__} keeps no orders: set store.kind = postgres or duckdb")
+    return store
+
+
+def scanner(
+    settings: Settings,
+    rpc: JsonRpc,
+    store: ScanStore,
+    holder: str,
+    clock: Clock,
+    component: str,
+    announce: Callable[[Sequence[Announcement]], None],
+) -> Scanner:
+    """The scanner of a contract, not yet running; ``announce`` is called after each of its commits."""
+    from tapewick.chain.scanner import Scanner
+
+    own = settings.chain
+
+    async def told(news: Sequence[Announcement]) -> None:
+        announce(news)
+
+    return Scanner(
+        rpc,
+        store,
+        chain_id=own.id,
+        contract=component.partition("/")[2],
+        start=own.start_block if own.start_block >= 0 else None,
+        confirmations=own.confirmations if own.confirmations >= 0 else None,
+        depth=own.depth if own.depth >= 0 else None,
+        poll=own.poll_s,
+        span=own.span,
+        holder=holder,
+        clock=clock,
+        announce=told,
+    )
+
+
 def market(bus: Bus, store: Store, clock: Clock) -> Market:
     """What gateways see of ``store`` and ``bus``, not yet open."""
     from tapewick.market import Market
@@ -194,7 +256,13 @@ def guard(settings: Settings) -> Guard:
     from tapewick.gateways._auth import Guard
 
     own = settings.server
-    return Guard(own.tokens, keys(settings), required=own.require_keys, push_per_key=own.push_per_key)
+    return Guard(
+        own.tokens,
+        keys(settings),
+        required=own.require_keys,
+        push_per_key=own.push_per_key,
+        local_admin=own.local_admin,
+    )
 
 
 def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None]) -> HttpGateway:
@@ -214,6 +282,7 @@ def gateway(settings: Settings, market: Market, trouble: Callable[[], str | None
         binance=Options(**binance, rules=Rules(farewell=farewell)),
         tls_cert=own.tls_cert,
         tls_key=own.tls_key,
+        tls_client_ca=own.tls_client_ca,
         heavy_requests=own.heavy_requests,
         push_per_address=own.push_per_address,
         guard=guard(settings),
@@ -236,7 +305,8 @@ def status_gateway(settings: Settings, trouble: Callable[[], str | None], clock:
     from tapewick.gateways._port import Tls
     from tapewick.gateways.status import StatusGateway
 
-    own, tls = settings.admin, Tls(settings.server.tls_cert, settings.server.tls_key)
+    own, ours = settings.admin, settings.server
+    tls = Tls(ours.tls_cert, ours.tls_key, ours.tls_client_ca)
     return StatusGateway(trouble, guard(settings), clock, host=own.host, port=own.port, tls=tls)
 
 
@@ -262,6 +332,8 @@ def grpc_gateway(settings: Settings, market: Market, trouble: Callable[[], str |
         push_per_address=settings.server.push_per_address,
         requests_per_min=settings.server.requests_per_min,
         trusted_proxies=settings.server.trusted_proxies,
+        max_connections=own.max_connections,
+        connections_per_address=settings.server.connections_per_address,
     )
 
 

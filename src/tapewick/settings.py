@@ -16,6 +16,7 @@ __all__ = [
     "BinanceGateway",
     "Books",
     "Bus",
+    "Chain",
     "Data",
     "Engine",
     "Grpc",
@@ -51,6 +52,7 @@ class Server(NamedTuple):
     allowed_origins: Annotated[tuple[str, ...], "Other web origins that may call the API, exact."] = ()
     tls_cert: Annotated[str, "PEM file of the certificate; with tls_key the port speaks TLS only (https, wss)."] = ""
     tls_key: Annotated[str, "PEM file of the certificate's key."] = ""
+    tls_client_ca: Annotated[str, "PEM file of the authority whose certificates clients must show; empty: none."] = ""
     heavy_requests: Annotated[int, "Costly requests (exports, many rows) of one address at once, on each port."] = 8
     tokens: Annotated[
         tuple[str, ...],
@@ -63,13 +65,16 @@ class Server(NamedTuple):
     ws_deflate: Annotated[bool, "Compress frames for WebSocket clients that offer permessage-deflate."] = False
     push_per_address: Annotated[int, "WebSockets and event streams, or gRPC streams, of one address at once."] = 16_384
     push_per_key: Annotated[int, "WebSockets and event streams one key or token may have open at once."] = 16_384
-    connections_per_address: Annotated[int, "HTTP connections one address may have open at once."] = 16_384
+    connections_per_address: Annotated[int, "HTTP connections, or gRPC ones, of one address at once."] = 16_384
     requests_per_min: Annotated[
         int, "Requests a minute of each key, and of each address that shows none; beyond: 429. 0: any number."
     ] = 60_000
     trusted_proxies: Annotated[
         tuple[str, ...], "Addresses or networks of proxies whose X-Forwarded-For tells the client's address."
     ] = ()
+    local_admin: Annotated[
+        bool, "Who asks from this machine may administer without a key; only where no proxy forwards to this port."
+    ] = False
     allow_unauthenticated: Annotated[bool, "Listen on other than loopback addresses though clients need no token."] = (
         False
     )
@@ -90,6 +95,7 @@ class Grpc(NamedTuple):
     enabled: Annotated[bool, "Serve the native and the legacy gRPC service, health and reflection."] = False
     host: Annotated[str, "Address to listen on; one that is not loopback needs server.tokens."] = "127.0.0.1"
     port: Annotated[int, "TCP port; 0 lets the system choose.", "APP_GRPC_PORT"] = 50_051
+    max_connections: Annotated[int, "TCP connections of all clients at once; more are closed at once."] = 16_384
     venue: Annotated[
         str, "Whose candles the legacy service sends; empty: those of binance, else of sim, as for Binance clients."
     ] = ""
@@ -107,7 +113,8 @@ class Ingest(NamedTuple):
     trades_per_s: Annotated[int, "Trades per second each key may send; beyond it is answered 429."] = 50_000
     secrets: Annotated[
         tuple[str, ...],
-        "Secrets (whsec_…) of Standard Webhooks senders; two at once while one replaces the other.",
+        "Secrets (whsec_…) of a Standard Webhooks sender, or NAME=whsec_… of several; two at once while one replaces "
+        "the other.",
         SECRET,
     ] = ()
     max_instruments: Annotated[int, "Instruments hook:SYMBOL that are made at most."] = 1000
@@ -252,6 +259,26 @@ class BinanceGateway(NamedTuple):
     ] = "raw"
 
 
+class Chain(NamedTuple):
+    """A chain, and the contracts on it whose orders are followed (tapewick run scan)."""
+
+    id: Annotated[int, "The chain's number, such as 1 for Ethereum; a node of another chain is not used."] = 0
+    rpc_urls: Annotated[
+        tuple[str, ...],
+        "JSON-RPC addresses of its nodes (http://, https://), asked in turn when one fails.",
+        SECRET,
+        "WEB3_PROVIDER",
+    ] = ()
+    contracts: Annotated[tuple[str, ...], "Addresses (0x and 40 hex digits) of the contracts.", "TRADING_ADDRESS"] = ()
+    start_block: Annotated[int, "Where the first scan begins; -1: 200 blocks before the newest."] = -1
+    confirmations: Annotated[int, "Blocks on top of an event's own that make it confirmed; -1: the chain's usual."] = -1
+    depth: Annotated[
+        int, "Blocks on top that make one final where nodes do not tell; -1: the chain's usual (Ethereum 65)."
+    ] = -1
+    poll_s: Annotated[float, "Seconds between two looks for a new block."] = 2.0
+    span: Annotated[int, "Blocks asked for at once at first when catching up; it adapts."] = 500
+
+
 class Repair(NamedTuple):
     """Filling holes of the tape from the venue's REST interface."""
 
@@ -315,6 +342,7 @@ class Settings(NamedTuple):
     kafka: Kafka = Kafka()
     binance: Binance = Binance()
     binance_gateway: BinanceGateway = BinanceGateway()
+    chain: Chain = Chain()
     repair: Repair = Repair()
     verify: Verify = Verify()
     record: Record = Record()

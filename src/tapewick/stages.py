@@ -1,6 +1,6 @@
-"""What a role is made of: collecting, engine and gateway, each wired around one bus and one store.
+"""What a role is made of: collecting, engine, scanning and gateway, each wired around one bus and one store.
 
-``pipeline.py`` puts all three into one process, or one of them. A stage is prepared when its context opens; its
+``pipeline.py`` puts all of them into one process, or one of them. A stage is prepared when its context opens; its
 ``works`` run once every stage of the process is, so that nobody talks before the others listen.
 """
 
@@ -26,6 +26,7 @@ from tapewick.ownership import watch_owners
 from tapewick.protocols import Bus, Store
 from tapewick.repair import RepairLane
 from tapewick.roles import EngineRole
+from tapewick.scan_role import ScanRole
 from tapewick.settings import Settings
 from tapewick.timeframe import DAY, HOUR, SECOND
 from tapewick.watches import spelled
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from tapewick.sources.venue_klines import VenueKlines
     from tapewick.verify import Verifier
 
-__all__ = ["Base", "Shard", "Stage", "collecting", "engine", "engine_of", "gateway"]
+__all__ = ["Base", "Shard", "Stage", "collecting", "engine", "engine_of", "gateway", "scanning"]
 
 log = structlog.get_logger()
 
@@ -186,6 +187,33 @@ async def engine(base: Base, *, rest_url: str = "") -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
+async def scanning(base: Base, *, alone: bool = False) -> AsyncIterator[Stage]:
+    """Scanners of the contracts that the settings name; none where they name none.
+
+    ``alone``: a chain that contradicts what is stored of it ends the process; else it is told as trouble.
+    """
+    settings = base.settings
+    if not settings.chain.contracts:
+        yield Stage()
+        return
+    async with AsyncExitStack() as stack:
+        leases = base.leases
+        if leases is None:  # nobody else stands on this store, but it wants to see the lease all the same
+            leases = await stack.enter_async_context(registry.leases(settings, base.store, base.holder))
+        rpc = await stack.enter_async_context(registry.rpc(settings, base.clock))
+        store = registry.scan_store(base.store)
+        make = partial(registry.scanner, settings, rpc, store, leases.holder, base.clock)
+        own = partial(ScanRole, make=make, bus=base.bus, store=store, leases=leases, clock=base.clock, last=alone)
+        roles = [own(component) for component in registry.components(settings)]
+
+        def trouble() -> str | None:
+            found = next((told for role in roles if (told := role.trouble) is not None), base.bus.trouble)
+            return found or leases.trouble
+
+        yield Stage(works=[(f"scan {role.component}", role.run) for role in roles], trouble=trouble)
+
+
+@asynccontextmanager
 async def gateway(base: Base, trouble: Iterable[Callable[[], str | None]] = ()) -> AsyncIterator[Stage]:
     """The client surfaces. ``trouble``: of the process's other stages, for readiness."""
     settings = base.settings
@@ -203,7 +231,7 @@ async def gateway(base: Base, trouble: Iterable[Callable[[], str | None]] = ()) 
             grpc = (await stack.enter_async_context(registry.grpc_gateway(settings, market, cause))).address
         works: list[tuple[str, Work]] = []
         if base.shared:
-            watch = partial(watch_owners, count=settings.engine.partitions, holder=base.holder)
+            watch = partial(watch_owners, count=settings.engine.partitions)
             works.append(("owners", partial(watch, base.store, base.bus, base.clock)))
         yield Stage(works=works, trouble=cause, url=http.url, grpc=grpc)
 

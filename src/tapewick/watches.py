@@ -1,30 +1,44 @@
 """What is collected at run time, as a gateway sees it: a list in the store, and a word to every collector.
 
 Only collectors know what a venue lists. So a new wish waits a moment for the first sign: a tape of its own, or a
-refusal, which takes the wish back. Where neither comes in time, health tells later.
+refusal, which takes the wish back, also where it comes later than the answer. A refusal that comes when nobody waits
+for it any more, as after a restart, is shown in the list.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
-from tapewick.errors import BadRequest, Unavailable
+import structlog
+
+from tapewick.errors import BadRequest, StoreError, Unavailable
 from tapewick.model import Health, Watch
 from tapewick.protocols import Bus, Store
 
-__all__ = ["MOST", "State", "Watches", "spelled"]
+__all__ = ["MOST", "Standing", "State", "Watches", "spelled"]
+
+log = structlog.get_logger()
 
 LOOK = 0.05  # seconds between two looks for a sign
+LATE = 0.5  # the same after the answer
 MOST = 1000
 """Instruments that may be watched at once."""
 LONGEST = 100  # characters of an instrument id
 SPELT_LARGE = ("binance", "sim")
 
-State: TypeAlias = Literal["collected", "pending"]
-"""Whether there is a tape, or nobody has answered yet."""
+State: TypeAlias = Literal["collected", "pending", "refused"]
+"""Whether there is a tape, nobody has answered yet, or a collector cannot collect it."""
+
+
+class Standing(NamedTuple):
+    """How a wish stands; ``detail``: why it is refused."""
+
+    state: State
+    detail: str = ""
 
 
 def spelled(text: str) -> str:
@@ -50,11 +64,34 @@ class Watches:
         self, bus: Bus, store: Store, health: Callable[[], Mapping[tuple[str, str], Health]], patience: float = 3.0
     ) -> None:
         self._bus, self._store, self._health, self._patience = bus, store, health, patience
+        self._waiting: dict[str, set[Health]] = {}  # for a sign after the answer, and refusals from before the wish
 
-    async def listed(self) -> dict[str, State]:
+    async def follow(self) -> None:
+        """Take back wishes that are refused after they were answered; until cancelled."""
+        while True:
+            await asyncio.sleep(LATE)
+            for id, before in list(self._waiting.items()):
+                if refusals := self._refusals(id) - before:
+                    with contextlib.suppress(StoreError, Unavailable):  # again at the next look
+                        await self._take_back(id, next(iter(refusals)).detail)
+
+    async def _take_back(self, id: str, cause: str) -> None:
+        if any(one.id == id for one in await self._store.instruments()):
+            self._waiting.pop(id, None)
+            return
+        await self.end(id)
+        log.warning("a wish is taken back: it cannot be collected", instrument=id, cause=cause)
+
+    async def listed(self) -> dict[str, Standing]:
         """Everything watched, by id."""
         known = {instrument.id for instrument in await self._store.instruments()}
-        return {id: "collected" if id in known else "pending" for id in sorted(await self._store.watched())}
+        return {id: self._standing(id, known) for id in sorted(await self._store.watched())}
+
+    def _standing(self, id: str, known: set[str]) -> Standing:
+        if id in known:
+            return Standing("collected")
+        refusal = next(iter(self._refusals(id)), None)
+        return Standing("pending") if refusal is None else Standing("refused", refusal.detail)
 
     async def add(self, text: str) -> tuple[str, State]:
         """Have an instrument collected from now on; its id. Raises ``BadRequest`` where a collector refuses it or too
@@ -74,6 +111,7 @@ class Watches:
                 await self.end(id)
                 raise BadRequest(f"{id} cannot be collected: {next(iter(fresh)).detail}", field="instrument")
             if time.monotonic() > deadline or not self._health():
+                self._waiting[id] = before
                 return id, "pending"
             await asyncio.sleep(LOOK)
 
@@ -82,6 +120,7 @@ class Watches:
         id = spelled(text)
         known = id in await self._store.watched()
         await self._store.watch(id, False)
+        self._waiting.pop(id, None)
         self._announce(Watch(instrument=id, wanted=False))
         return known
 

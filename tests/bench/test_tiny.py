@@ -22,6 +22,7 @@ NAMES = [
     "candles",
     "commits",
     "decode",
+    "engines",
     "fanout",
     "flushes",
     "full_path",

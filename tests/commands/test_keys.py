@@ -41,11 +41,26 @@ def test_json_tells_the_new_key_too(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert KeyFile(tmp_path).grant(row["key"]) is not None
 
 
+def test_who_sends_with_a_key_is_itself_unless_another_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, source in ((), None), (("--source", "desk"), "desk"), (("--source", ""), "shared"):
+        row = json.loads(run(capsys, "create", *words, "--data", tmp_path, "--json"))
+        assert row["source"] == (source or row["id"])
+        grant = KeyFile(tmp_path).grant(row["key"])
+        assert grant is not None and grant.source == ("" if source == "shared" else row["source"])
+    (tmp_path / "keys.json").write_text((tmp_path / "keys.json").read_text().replace('"source": "desk"', '"note": ""'))
+    told = [json.loads(line) for line in run(capsys, "list", "--data", tmp_path, "--json").splitlines()]
+    assert told[1]["source"] == "shared", "a key from before there were sources"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("create", "--scope", "write"), "write"),
         (("create", "--days", "-1"), "number of days"),
+        (("create", "--source", "two words"), "--source"),
+        (("create", "--source", "x" * 64), "--source"),
         (("revoke",), "which key"),
         (("revoke", "tw_nobody"), "tw_nobody"),
         (("delete",), "delete"),

@@ -197,6 +197,7 @@ async def test_a_running_server_repairs_and_backfills_for_us(tmp_path: Path) -> 
     now = int(time.time() * 1000)
     async with SimVenue(["BTCUSDT"], rate=50.0, origin=now - 120_000) as venue:
         urls = {"TAPEWICK_BINANCE__REST_URL": venue.rest_url, "TAPEWICK_BINANCE__WS_URL": venue.ws_url}
+        urls["TAPEWICK_SERVER__LOCAL_ADMIN"] = "true"
         folder = tmp_path / "D"
         with Server("serve", "--source", BTC, "--port", "0", "--data", folder, **urls) as server:
             url = await asyncio.to_thread(server.ready)

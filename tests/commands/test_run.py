@@ -17,12 +17,26 @@ from tests.parts.redis import RedisServer, redis_server  # noqa: F401
 
 POSTGRES = {"TAPEWICK_STORE__KIND": "postgres"}
 REDIS = {"TAPEWICK_BUS__KIND": "redis"}
+CHAIN = {
+    "TAPEWICK_CHAIN__ID": "31337",
+    "TAPEWICK_CHAIN__CONTRACTS": "0x" + "C0" * 20,
+    "TAPEWICK_CHAIN__RPC_URLS": "http://127.0.0.1:1/key",
+}
 
 
 @pytest.mark.parametrize(
     ("words", "env", "says"),
     [
-        ("scan", POSTGRES | REDIS, "not built yet"),
+        ("scan", POSTGRES | REDIS, "set chain.contracts (0x…), chain.rpc_urls (http://…) and chain.id"),
+        ("scan", REDIS | CHAIN, "one process owns the embedded store"),
+        ("scan", POSTGRES | CHAIN, "the memory bus ends with its process"),
+        ("scan --shard 0/2", POSTGRES | REDIS | CHAIN, "one follows each contract"),
+        ("scan --source binance:BTCUSDT", POSTGRES | REDIS | CHAIN, "no --source"),
+        ("scan", CHAIN | {"TAPEWICK_CHAIN__CONTRACTS": "0x12"}, "chain.contracts (environment): '0x12' is no address"),
+        ("scan", CHAIN | {"TAPEWICK_CHAIN__RPC_URLS": "ftp://key@host"}, "chain.rpc_urls (environment): entry 1"),
+        ("scan", CHAIN | {"TAPEWICK_CHAIN__ID": "0"}, "chain.id is 0"),
+        ("scan", CHAIN | {"TAPEWICK_CHAIN__RPC_URLS": ""}, "chain.rpc_urls no node"),
+        ("scan", CHAIN | {"TAPEWICK_CHAIN__POLL_S": "0"}, "chain.poll_s is 0.0"),
         ("engine", REDIS, "one process owns the embedded store"),
         ("gateway", REDIS, "tapewick serve"),
         ("collect", POSTGRES, "the memory bus ends with its process"),

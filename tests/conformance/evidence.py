@@ -32,7 +32,7 @@ CLIENTS = {
 SERVERS = {"venue": venue, "gateway": gateway}
 PAST_MINUTES = 12
 AT_ONCE = 3  # seven interpreters importing at the same time would starve the server and time out
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 
 class Evidence(NamedTuple):

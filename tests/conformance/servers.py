@@ -21,7 +21,7 @@ from tests.conformance.tls import Certificate, terminated
 __all__ = ["SYMBOL", "Addresses", "World", "gateway", "venue"]
 
 SYMBOL = "BTCUSDT"
-READY = 60.0
+READY = 180.0
 
 
 class World(NamedTuple):
@@ -67,7 +67,7 @@ async def gateway(world: World, own: Certificate, folder: Path) -> AsyncIterator
         told = {
             "TAPEWICK_BINANCE__REST_URL": sim.rest_url,
             "TAPEWICK_BINANCE__WS_URL": sim.ws_url,
-            "TAPEWICK_ENGINE__LATENESS_MS": "500",
+            "TAPEWICK_ENGINE__LATENESS_MS": "6000",  # a bar is pushed closed once: no pause of the machine is longer
             "TAPEWICK_BINANCE_GATEWAY__TRADE_FEE": "true",
         }
         plain, encrypted = folder / "plain", folder / "encrypted"

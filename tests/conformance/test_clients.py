@@ -20,7 +20,7 @@ from tests.conformance.truth import STEPS, Truth, fold
 
 pytestmark = pytest.mark.timeout(900)  # the first run on a machine installs the clients
 
-SETTLED = 5_000
+SETTLED = 20_000
 """ms after its end at which every bar holds all its trades: lateness, and a loaded machine."""
 
 COMPLAINT = re.compile(r"error|warning|exception|traceback|refused|missing|lost", re.IGNORECASE)

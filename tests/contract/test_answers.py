@@ -3,6 +3,7 @@ answer, another request under the same key none, and of two at once one is worke
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -154,3 +155,23 @@ async def test_durable_while_the_database_is_away_a_process_answers_for_itself(
     again = AnswerTable(dsn, KEEP)
     assert await again.begin("o", "after", b"1", 1000) == b"shared"
     await again.close()
+
+
+async def test_a_turn_given_before_the_clock_was_set_back_is_over(postgres: PostgresServer) -> None:
+    """A gateway died, and the server's clock then went back an hour: its request is not under way for that hour."""
+    dsn = postgres.database()
+    await migrate(dsn)
+    dead, other = AnswerTable(dsn, KEEP, turn=30.0), AnswerTable(dsn, KEEP, turn=30.0)
+    try:
+        assert await dead.begin("a", "k", b"1", 1000) is None
+        with pytest.raises(Conflict):
+            await other.begin("a", "k", b"1", 1000)
+        table = f"{postgres.schema_of(dsn)}.ingest_keys"
+        await asyncio.to_thread(postgres.sql, f"UPDATE {table} SET until = until + '1 hour'")
+        assert await other.begin("a", "k", b"1", 1000) is None, "it is this one's turn now"
+        await dead.end("a", "k", b"late")
+        await other.end("a", "k", b"answer")
+        assert await dead.begin("a", "k", b"1", 1000) == b"answer"
+    finally:
+        await dead.close()
+        await other.close()

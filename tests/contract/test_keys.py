@@ -72,6 +72,17 @@ async def test_a_key_made_elsewhere_is_known_and_one_revoked_elsewhere_is_not(pl
     assert (await had((await place()).keys())) == (revoked,)
 
 
+async def test_who_sends_is_the_key_itself_or_who_was_named(place: Place) -> None:
+    here = await place()
+    for source in (None, "desk", ""):
+        key, token = await had(here.create(["ingest"], source=source))
+        grant = (await place()).grant(token)
+        assert grant is not None and grant.source == key.source == (key.id if source is None else source)
+        assert grant.sender == (key.source or key.id)
+    with pytest.raises(ConfigError, match="--source"):
+        await had(here.create(["ingest"], source="a\0b"))
+
+
 async def test_only_the_whole_key_opens(place: Place) -> None:
     keys = await place()
     key, token = await had(keys.create(["read"]))

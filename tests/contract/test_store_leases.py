@@ -136,6 +136,24 @@ async def test_a_holder_that_stands_still_in_the_middle_holds_up_nobody(postgres
             await standing
 
 
+async def test_a_clock_that_is_set_back_keeps_no_dead_holders_lease_alive(postgres: PostgresServer) -> None:
+    """As after a failover to a standby whose clock is an hour behind: what is stored lies an hour ahead."""
+    dsn, ttl = postgres.database(), 2.0
+    async with store_at("postgres", dsn) as store:
+        await store.lease("dead", ["x", "z"], ttl)
+        await store.lease("alive", ["y"], LONG)
+        ahead = f"UPDATE {postgres.schema_of(dsn)}.leases SET expires_at = expires_at + '1 hour'"
+        await asyncio.to_thread(postgres.sql, ahead)
+        found = await store.lease("b", ["x", "y"], ttl)
+        assert {name: one.holder for name, one in found.items()} == {"x": "dead", "y": "alive", "z": "dead"}, (
+            "who lives may count on its whole time"
+        )
+        assert found["x"].left <= ttl and LONG - 30 < found["y"].left <= LONG
+        await expired(store, "x")
+        assert (await store.lease("b", ["x", "y"], ttl))["x"].holder == "b"
+        assert (await store.lease("alive", [], LONG))["y"].holder == "alive"
+
+
 async def test_a_standby_grants_nothing(durable_postgres: PostgresServer) -> None:
     standby = PostgresServer(durable=True, primary=durable_postgres)
     try:

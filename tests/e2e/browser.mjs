@@ -33,6 +33,14 @@ async function desktop(run) {
   run.check("simulated_badge", !first.instrument.startsWith("sim:") || (await page.locator(".simulated").isVisible()));
   await page.locator(".book[data-state=live] .book-bids li:not(.empty)").nth(5).waitFor();
   run.check("spread", /^spread [\d.,]+ · /.test((await page.locator(".book-spread").textContent()) ?? ""));
+  const offered = await page.locator(".book-step option").allTextContents();
+  run.check("book_steps", offered.length > 2);
+  await page.getByLabel("Group prices by").selectOption(offered[1]);
+  const digits = (text) => text.split(".")[1]?.length ?? 0;
+  const price = (await page.locator(".book-bids li:not(.empty) .book-price").first().textContent()) ?? "";
+  run.check("book_grouped", digits(price) === digits(offered[1]) && digits(price) < digits(offered[0]));
+  await page.getByLabel("Group prices by").selectOption("");
+  run.check("at_the_live_edge", (await page.locator(".go-live").count()) === 0);
   run.check("less_than_a_day", /since/.test((await page.locator(".figures").textContent()) ?? ""));
   await run.shot(page, "desktop-dark");
   await health(run, page);

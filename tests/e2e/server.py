@@ -101,7 +101,7 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"never came true; last {error!r}; output {self.lines}")
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 20) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
         """Send a signal; the exit code."""
         self.process.send_signal(number)
         return self.process.wait(seconds)

@@ -60,7 +60,7 @@ class Reader:
     async def follow(self) -> None:
         """Read for ever. Raises ``AssertionError`` for anything that is not exact."""
         channels = [f"trade@{self.id}", f"candle@{self.id}@1m"]
-        async with Client(self._url) as client:
+        async with Client(self._url, timeout=PATIENCE) as client:
             while True:
                 since: Any = dict(self._positions) or None
                 stream = client.stream(*channels, "health", snapshot=1, since=since)
@@ -195,7 +195,7 @@ class Chain:
         """The client's trades are those on the tape from its first one on, each once, and its minutes the stored."""
         head = await self.store.head(self.reader.id)
         await self.until(lambda: self.reader.trades and self.reader.seqs[-1] >= head.seq)
-        async with Client(self.gateway.url) as client:
+        async with Client(self.gateway.url, timeout=PATIENCE) as client:
             stored = await client.trades(self.reader.id, since=self.reader.seqs[0] - 1, limit=0)
             assert self.reader.trades == list(stored.rows), "event for event what is stored"
             first = min(self.reader.candles, default=None)
@@ -211,7 +211,7 @@ class Chain:
 
     async def ready(self) -> tuple[int, str]:
         """What ``/health/ready`` answers: status and body."""
-        async with httpx2.AsyncClient(base_url=self.gateway.url, timeout=20) as client:
+        async with httpx2.AsyncClient(base_url=self.gateway.url, timeout=PATIENCE) as client:
             answer = await client.get("/health/ready")
         return answer.status_code, answer.text
 
@@ -235,7 +235,7 @@ class Chain:
 
     async def _conditions(self) -> list[dict[str, Any]]:
         """The rows of channel health, as REST shows them."""
-        async with httpx2.AsyncClient(base_url=self.gateway.url, timeout=20) as client:
+        async with httpx2.AsyncClient(base_url=self.gateway.url, timeout=PATIENCE) as client:
             rows: list[dict[str, Any]] = (await client.get("/health")).json()["conditions"]
         return rows
 

@@ -38,21 +38,21 @@ class Wire:
         self.send(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode() + more)
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             text = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = text.strip().split("\r\n")
         return int(first.split()[1]), {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
 
     async def text(self) -> bytes:
         """The payload of the next server frame, which must be an unmasked text."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             first, second = await self.reader.readexactly(2)
             assert first == 0x81
             size = second if second < 126 else int.from_bytes(await self.reader.readexactly(2 if second == 126 else 8))
             return await self.reader.readexactly(size)
 
     async def body(self, headers: dict[str, str]) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.reader.readexactly(int(headers["content-length"]))
 
 
@@ -166,7 +166,7 @@ async def test_a_connection_that_never_asks_is_closed(rig: Rig, monkeypatch: pyt
     monkeypatch.setattr("tapewick.gateways._connection.HEAD_SECONDS", 0.05)
     async with wire(rig) as w:
         w.send(b"GET / HTTP/1.1\r\nHost:")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await w.reader.read() == b""
 
 

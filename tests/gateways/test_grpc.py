@@ -229,9 +229,9 @@ async def test_health_follows_readiness(tmp_path: Path) -> None:
             watch = health.Watch(health_pb2.HealthCheckRequest(service="tapewick.v1.MarketData"))
             assert (await watch.read()).status == kinds.SERVING
             trouble.append("the store does not answer")
-            assert (await asyncio.wait_for(watch.read(), 20)).status == kinds.NOT_SERVING
+            assert (await asyncio.wait_for(watch.read(), 60)).status == kinds.NOT_SERVING
             trouble.clear()
-            assert (await asyncio.wait_for(watch.read(), 20)).status == kinds.SERVING
+            assert (await asyncio.wait_for(watch.read(), 60)).status == kinds.SERVING
             watch.cancel()
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tapewick.errors import TooManyRequests, Unavailable
+from tapewick.gateways._address import Addresses
 from tapewick.gateways._auth import Guard
+from tapewick.gateways._grpc_connections import Connections
 from tapewick.gateways._grpc_limits import address_of, later
 from tapewick.gateways._quota import HEAVY_ROWS
 from tapewick.v1 import aggregator_pb2
@@ -174,3 +177,83 @@ def test_a_full_server_is_unavailable_and_not_the_callers_fault() -> None:
     assert delay_of(trailers["grpc-status-details-bin"], end.code) == 7
     assert trailers["grpc-retry-pushback-ms"] == "7000"
     assert later(TooManyRequests("no", retry_after=1)).code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Links:
+    """Bare connections to the gRPC port."""
+
+    def __init__(self, address: str) -> None:
+        self._port = int(address.rpartition(":")[2])
+        self.open: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        while self.open:
+            await self.close(0)
+
+    async def add(self, count: int) -> None:
+        for _ in range(count):
+            self.open.append(await asyncio.open_connection("127.0.0.1", self._port))
+
+    async def close(self, place: int) -> None:
+        _, writer = self.open.pop(place)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def left(self) -> int:
+        """How many the server has not closed."""
+        for place in reversed(range(len(self.open))):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    with suppress(ConnectionError):
+                        while await self.open[place][0].read(4096):
+                            pass
+                await self.close(place)
+        return len(self.open)
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(60):
+            while await self.left() != count:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("bounds", [{"connections_per_address": 3}, {"max_connections": 3}])
+async def test_connections_that_say_nothing_are_bounded_too(tmp_path: Path, bounds: dict[str, Any]) -> None:
+    async with serving(tmp_path, **bounds) as rig, Links(rig.gateway.address) as links:
+        await links.add(3)
+        first = list(links.open)
+        await asyncio.sleep(1)  # two looks: now they are known
+        await links.add(5)
+        await links.until(3)
+        assert links.open == first, "those who were there first stay"
+        await links.close(0)
+
+        async def served() -> bool:
+            async with rig.channel() as made:
+                stub: Any = rpc.MarketDataStub(made)  # type: ignore[no-untyped-call]
+                try:
+                    await stub.ListInstruments(pb.ListInstrumentsRequest(), timeout=5)
+                except grpc.aio.AioRpcError:
+                    return False
+            return True
+
+        async with asyncio.timeout(60):
+            while not await served():  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.05)
+        assert await links.left() == 2
+
+
+async def test_connections_of_a_trusted_proxy_are_not_one_clients(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, connections_per_address=3, trusted_proxies=["127.0.0.1"]) as rig,
+        Links(rig.gateway.address) as links,
+    ):
+        await links.add(6)
+        port = int(rig.gateway.address.rpartition(":")[2])
+        assert Connections(port, 3, Addresses(["127.0.0.1"])).look() == 0 and await links.left() == 6
+        assert Connections(port, 6, Addresses()).look() == 0 and Connections(port + 1, 3, Addresses()).look() == 0
+        assert Connections(port, 3, Addresses()).look() == 3
+        await links.until(3)

@@ -6,11 +6,13 @@ import asyncio
 import gzip
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import msgspec
+import numpy as np
 import pytest
 
 from tapewick import metrics
@@ -239,6 +241,101 @@ async def test_bodies_are_bounded_before_they_are_read(door: Door) -> None:
     assert (await door.post(b"x" * ((1 << 20) + 1))).status_code == 413
     bomb = await door.post(gzip.compress(bytes(10 << 20)), content_encoding="gzip")
     assert (bomb.status_code, bomb.json()["field"]) == (400, "content-encoding")
+
+
+# -- whose trades they are ---------------------------------------------------------------------
+
+
+async def test_the_names_of_two_senders_are_two_names(door: Door) -> None:
+    """Neither swallows the other's trades; each one's own come once, also with the key that replaces its key."""
+    texts = {"instrument": "hook:TEXT", "trades": [trade("a"), trade("b")]}
+    other = door.keys.create(["ingest"])[1]
+    assert await door.verdicts(texts) == ["accepted"] * 2
+    assert await door.verdicts(texts, token=other) == ["accepted"] * 2
+    assert await door.verdicts({**texts, "source": "second program"}, token=other) == ["accepted"] * 2
+    successor = door.keys.create(["ingest"], source=other[:11])[1]
+    for token in ("", other, successor):
+        assert await door.verdicts(texts, token=token) == ["duplicate"] * 2
+    assert len(await door.stored("hook:TEXT")) == 6
+
+
+async def test_two_keys_of_one_source_are_one_sender(door: Door) -> None:
+    first, second = (door.keys.create(["ingest"], source="desk")[1] for _ in range(2))
+    texts = {"instrument": "hook:TEXT", "trades": [trade("a"), trade(None)]}
+    told = await door.post(texts, first, idempotency_key="k")
+    again = await door.post(texts, second, idempotency_key="k")
+    assert told.json()["accepted"] == 2 and told.content == again.content
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+async def test_secrets_with_names_part_those_who_sign(tmp_path: Path) -> None:
+    """What two of them send under one webhook-id and one trade id is two messages, and two trades."""
+    content = msgspec.json.encode({"instrument": "hook:TEXT", "trades": [trade("a")]})
+    async with opened(tmp_path, secrets=(f"desk={OLD}", f"other={NEW}")) as door:
+        now = str(door.rig.clock.now() // 10**9)
+        for secret, verdict in ((OLD, "accepted"), (NEW, "accepted")):
+            value = signature(secret_of(secret), "m1", now, content)
+            signed = {"webhook_id": "m1", "webhook_timestamp": now, "webhook_signature": value}
+            answer = await door.post(content, None, **signed)
+            assert answer.json()["verdicts"][0]["verdict"] == verdict and "idempotent-replayed" not in answer.headers
+        desk = door.keys.create(["ingest"], source="desk")[1]
+        assert await door.verdicts(msgspec.json.decode(content), token=desk) == ["duplicate"]
+        assert len(await door.stored("hook:TEXT")) == 2
+
+
+async def test_names_of_keys_from_before_there_were_sources_stay_what_they_were(door: Door) -> None:
+    """The name of a trade that such a key sent, as it has always been computed."""
+    token = door.keys.create(["ingest"], source="")[1]
+    texts = {"instrument": "hook:TEXT", "source": "s", "trades": [trade("a")]}
+    assert await door.verdicts(texts, token=token) == ["accepted"]
+    digest = blake2b(b"hook:TEXT\0s\0id\0a", digest_size=16).digest()
+    words = [int.from_bytes(part, "big", signed=True) for part in (digest[:8], digest[8:])]
+    assert (await door.rig.store.holds("hook:TEXT", np.array([words]))).all()
+
+
+@pytest.mark.parametrize(
+    "change", [{"price": "1"}, {"size": "9"}, {"side": "sell"}, {"ts_event": NOW - 7_200_000}, {"ts_event": NOW}]
+)
+async def test_another_trade_under_a_known_number_is_told_and_not_stored(door: Door, change: dict[str, Any]) -> None:
+    other = door.keys.create(["ingest"])[1]
+    assert await door.verdicts(body(trade(1), trade(2))) == ["accepted"] * 2
+    answer = await door.post(body(trade(1), trade(2, **change), trade(3)), other)
+    told = answer.json()
+    assert [one["verdict"] for one in told["verdicts"]] == ["duplicate", "rejected", "accepted"]
+    assert told["verdicts"][1]["field"] == "trade_id" and "another trade" in told["verdicts"][1]["reason"]
+    assert (told["accepted"], told["duplicates"], told["rejected"]) == (1, 1, 1)
+    assert [row["price"] for row in await door.stored()] == ["61685.99"] * 3
+    # also within one request, where the first one stays
+    assert await door.verdicts(body(trade(4), trade(4, **change), trade(4))) == ["accepted", "rejected", "duplicate"]
+
+
+async def test_of_two_at_once_with_one_number_one_is_told(door: Door) -> None:
+    """Through one gateway, and through two that both took the number for a new one."""
+    prices = [str(price) for price in range(1, 9)]
+    answers = await asyncio.gather(*(door.verdicts(body(trade(1, price=price))) for price in prices))
+    assert sorted(verdict for verdicts in answers for verdict in verdicts) == ["accepted"] + ["rejected"] * 7
+
+
+async def test_what_ids_an_instrument_has_is_held_to(door: Door) -> None:
+    for kind, id, other in (("contiguous", 1, "unique"), ("unique", "a", "contiguous")):
+        name = f"hook:{kind}"
+        batch = {"instrument": name, "trades": [trade(id)]}
+        assert await door.verdicts({**batch, "id_kind": kind}) == ["accepted"]
+        assert await door.verdicts(batch) == ["duplicate"], "what is known need not be said"
+        answer = await door.post({**batch, "id_kind": other, "trades": [trade(id), trade(1, instrument="hook:W")]})
+        first, second = answer.json()["verdicts"]
+        assert (first["verdict"], first["field"]) == ("rejected", "id_kind"), first
+        assert f"are {kind}" in first["reason"] and "leave id_kind out" in first["reason"]
+        assert second["verdict"] == ("accepted" if other == "contiguous" else "rejected"), "others go their own way"
+
+
+async def test_no_instrument_is_made_for_items_that_do_not_fit_it(door: Door) -> None:
+    """Else a first request without id_kind would make it unique for good, for trades of which it keeps none."""
+    forgot = {"instrument": "hook:NEW", "trades": [trade(1), trade(2, price="no")]}
+    told = (await door.post(forgot)).json()["verdicts"]
+    assert [one["field"] for one in told] == ["trade_id", "trade_id"] and "id_kind" in told[0]["reason"]
+    assert "hook:NEW" not in str(await door.rig.get("/v1/instruments"))
+    assert await door.verdicts({**forgot, "id_kind": "contiguous"}) == ["accepted", "rejected"]
 
 
 # -- who may write -----------------------------------------------------------------------------

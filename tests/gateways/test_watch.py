@@ -31,8 +31,8 @@ TOKEN = "t" * 40
 class System:
     """A venue, collectors, an engine and two gateways."""
 
-    def __init__(self, venue: SimVenue, store: Store, bus: MemoryBus, urls: list[str]) -> None:
-        self.venue, self.store, self.bus, self.urls = venue, store, bus, urls
+    def __init__(self, venue: SimVenue, store: Store, bus: MemoryBus, urls: list[str], markets: list[Market]) -> None:
+        self.venue, self.store, self.bus, self.urls, self.markets = venue, store, bus, urls, markets
 
     @asynccontextmanager
     async def collecting(self, holder: str = "c1", shard: tuple[int, int] | None = None) -> AsyncIterator[None]:
@@ -91,7 +91,7 @@ async def system(tmp_path: Path) -> AsyncIterator[System]:
         await enter(EngineRole(bus, store, Engine(), clock, interval=0.005))
         markets = [await enter(Market(bus, store, clock)) for _ in range(2)]
         gateways = [await enter(HttpGateway(market, port=0)) for market in markets]
-        yield System(venue, store, bus, [gateway.url for gateway in gateways])
+        yield System(venue, store, bus, [gateway.url for gateway in gateways], markets)
 
 
 async def test_a_symbol_is_collected_from_when_it_is_watched_until_it_is_not(system: System) -> None:
@@ -124,6 +124,40 @@ async def test_a_symbol_the_venue_does_not_list_is_refused_and_not_kept(system: 
             assert answer.status_code == 400, answer.text
             assert answer.json()["field"] == "instrument" and "does not list NOSUCH" in answer.json()["detail"]
         assert await system.listed() == {}
+
+
+async def test_a_refusal_that_comes_after_the_answer_takes_the_wish_back(system: System) -> None:
+    """The venue answers a collector late: later than whoever asked waits."""
+    system.markets[0].watches()._patience = 0.0
+    async with system.collecting():
+        await until(lambda: system.trades(BTC))
+        refused = await system.watch("sim:NOSUCH")
+        assert (refused.status_code, refused.json()["state"]) == (202, "pending")
+
+        async def gone() -> bool:
+            return await system.listed(1) == {}
+
+        await until(gone)
+        for _ in range(2):  # the same again, also of what was refused before
+            assert (await system.watch("sim:NOSUCH")).status_code in (202, 400)
+            await until(gone)
+        assert (await system.watch(SOL)).status_code == 202
+        await until(lambda: system.trades(SOL))
+        assert await system.listed() == {SOL: "collected"}
+
+
+async def test_a_refusal_nobody_waits_for_any_more_is_shown(system: System) -> None:
+    """As after a restart of the gateway that was asked."""
+    await system.store.watch("sim:NOSUCH", True)
+    async with system.collecting():
+        await until(lambda: system.trades(BTC))
+
+        async def told() -> bool:
+            return await system.listed() == {"sim:NOSUCH": "refused"}
+
+        await until(told)
+        (row,) = (await system.ask("GET")).json()["watched"]
+        assert "does not list NOSUCH" in row["detail"]
 
 
 async def test_a_watch_outlives_its_collector(system: System) -> None:
@@ -199,11 +233,19 @@ async def test_an_announcement_that_was_lost_is_made_up_for(system: System, monk
         ({}, None, "instrument"),
         ({"instrument": SOL, "more": 1}, None, "more"),
         ([], None, ""),
+        (b'{"instrument":"\xff"}', "body", "not UTF-8: byte 0xff at 15"),
+        (b"\xff\xfe", "body", "not UTF-8"),
+        (b'{"\xc3\x28":1}', "body", "not UTF-8"),
+        (b"[" * 100_000, "body", "nested too deep"),
+        (b"{", None, ""),
+        (b"", None, ""),
+        (b"\x00", None, ""),
     ],
 )
 async def test_bad_requests_name_the_field(rig: Rig, body: Any, field: str | None, said: str) -> None:
+    told = {"content": body} if isinstance(body, bytes) else {"json": body}
     async with rig.http as client:
-        answer = await client.post("/v1/watch", json=body)
+        answer = await client.post("/v1/watch", headers={"content-type": "application/json"}, **told)
     problem = answer.json()
     assert answer.status_code == 400, problem
     assert said in problem["detail"] and (field is None or problem["field"] == field), problem

@@ -101,9 +101,9 @@ async def test_a_peer_that_never_answers_pings_may_be_quiet_for_long(suspicious:
 
 async def test_pings_alone_keep_a_connection_alive() -> None:
     inbox: Inbox[LinkChange] = Inbox()
-    async with serving() as server, running(Feed([server.url], inbox, idle=1.5, backoff=quick())):
+    async with serving() as server, running(Feed([server.url], inbox, idle=4.0, backoff=quick())):
         peer = await server.peer(0)
-        for _ in range(8):
+        for _ in range(20):
             await asyncio.sleep(0.25)
             peer.transport.send_ping(b"")
         assert len(server.peers) == 1

@@ -16,7 +16,7 @@ from tests.e2e.browser import part
 
 __all__ = ["Child", "installed"]
 
-PATIENCE = 90.0  # seconds a start or an end may take on a loaded machine
+PATIENCE = 150.0  # seconds a start or an end may take on a loaded machine
 
 
 def installed(name: str, title: str) -> str:

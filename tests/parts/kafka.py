@@ -61,7 +61,7 @@ class KafkaServer(Child):
         ]
         self._java += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars()}/*"]
         self.port = self._controller = 0
-        self._id = ""
+        self._id = self._answered = ""
 
     @property
     def url(self) -> str:
@@ -71,11 +71,11 @@ class KafkaServer(Child):
         for _ in range(3):
             self._configure()
             self.run([*self._java, "kafka.Kafka", str(self.home / "server.properties")])
-            if self.until(lambda: bool(self._cluster())):
+            if self.until(self._answers):
                 break
             assert "in use" in self.log(), self.log()
             self.port = 0
-        assert self._cluster() == self._id, f"another server answers on {self.url}"
+        assert self._answered == self._id, f"another server, {self._answered!r}, answers on {self.url}"
         tell(f"Kafka 3.9.1, pid {self.pid}, port {self.port}")
 
     def _configure(self) -> None:
@@ -94,6 +94,11 @@ class KafkaServer(Child):
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def _answers(self) -> bool:
+        """Whether a cluster answers; which one is kept."""
+        self._answered = self._cluster()
+        return bool(self._answered)
 
     def _cluster(self) -> str:
         """The id of the cluster that answers, empty while none does."""

@@ -43,9 +43,13 @@ def test_sc02_every_port_is_held_to_it(tmp_path: Path, cli: Cli, section: str) -
     assert done.code == 2 and f"{section}.host" in done.err
 
 
-def test_sc02_allowed_explicitly_it_listens_but_administers_only_for_this_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("local", [True, False])
+def test_sc02_allowed_explicitly_it_listens_but_administers_at_most_for_this_machine(
+    tmp_path: Path, local: bool
+) -> None:
     words = ("demo", "--no-open", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path / "d"), "--no-config")
-    with Server(*words, TAPEWICK_SERVER__ALLOW_UNAUTHENTICATED="true") as server:
+    env = {"TAPEWICK_SERVER__LOCAL_ADMIN": "true"} if local else {}
+    with Server(*words, TAPEWICK_SERVER__ALLOW_UNAUTHENTICATED="true", **env) as server:
         port = int(server.ready().rpartition(":")[2])
         asked = b"POST /v1/repair/sim:BTCUSDT HTTP/1.1\r\nHost: %b\r\nContent-Length: 0\r\nConnection: close\r\n%b\r\n"
 
@@ -54,7 +58,7 @@ def test_sc02_allowed_explicitly_it_listens_but_administers_only_for_this_machin
                 link.sendall(asked % (host, more))
                 return int(link.makefile("rb").readline().split()[1])
 
-        server.wait_for(lambda: status(b"127.0.0.1:%d" % port) == 202)
+        server.wait_for(lambda: status(b"127.0.0.1:%d" % port) == (202 if local else 401))
         assert status(b"127.0.0.1:%d" % port, b"X-Forwarded-For: 203.0.113.9\r\n") == 401, "somebody behind a proxy"
         assert status(b"rebound.example") == 401, "a page whose name was made to point at this machine"
         assert server.stop() == 143

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx2
 import pytest
-from picows import ws_connect
+from picows import WSError, ws_connect
 
 from tapewick.errors import ConfigError
 from tapewick.gateways.grpc import GrpcGateway, Tls
@@ -124,6 +124,69 @@ async def test_sc17_grpc_asks_roles_for_a_certificate(tmp_path: Path, certified:
                 else:
                     with pytest.raises(grpc.aio.AioRpcError):
                         await call
+
+
+def showing(own: Certificate, shown: Certificate | None) -> ssl.SSLContext:
+    """A client that trusts ``own``'s authority and shows ``shown``."""
+    context = client(own.authority)
+    if shown is not None:
+        context.load_cert_chain(shown.cert, shown.key)
+    return context
+
+
+async def test_sc17_the_http_port_asks_clients_for_a_certificate(tmp_path: Path, certified: Authorities) -> None:
+    """Mutual TLS for HTTP, WebSocket and gRPC: a good certificate works; none, one of another authority, an expired
+    one do not."""
+    good = certified.good
+    cert, key, authority = map(str, good)
+    tls = Tls(cert=cert, key=key, client_ca=authority)
+    async with (
+        running(tmp_path, tls_cert=cert, tls_key=key, tls_client_ca=authority) as rig,
+        GrpcGateway(rig.market, port=0, tls=tls) as gateway,
+    ):
+        url = rig.gateway.url
+        for shown, works in ((good, True), (None, False), (certified.foreign, False), (certified.expired, False)):
+            context = showing(good, shown)
+            pair = (None, None) if shown is None else (shown.cert, shown.key)
+            async with (
+                httpx2.AsyncClient(verify=context) as asking,
+                grpc.aio.secure_channel(gateway.address, trusting(good.authority, *pair)) as channel,
+            ):
+                stub: Any = rpc.MarketDataStub(channel)  # type: ignore[no-untyped-call]
+                call = stub.ListInstruments(pb.ListInstrumentsRequest(), timeout=30)
+                if works:
+                    assert (await asking.get(f"{url}/v1/instruments")).status_code == 200
+                    transport, _ = await ws_connect(Peer, url.replace("https", "wss") + "/v1/ws", ssl_context=context)
+                    transport.disconnect(False)
+                    await transport.wait_disconnected()
+                    await call
+                    continue
+                with pytest.raises(httpx2.TransportError):
+                    await asking.get(f"{url}/health/live")
+                with suppress(*REFUSED, WSError):  # picows tells of no listener where the server has left
+                    _, peer = await ws_connect(Peer, url.replace("https", "wss") + "/v1/ws", ssl_context=context)
+                    assert peer is None
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call
+
+
+async def test_sc17_the_command_line_shows_a_certificate(tmp_path: Path, certified: Authorities) -> None:
+    good = certified.good
+    both = tmp_path / "me.pem"
+    both.write_bytes(good.cert.read_bytes() + good.key.read_bytes())
+    cert, key, authority = map(str, good)
+    async with running(tmp_path / "d", tls_cert=cert, tls_key=key, tls_client_ca=authority) as rig:
+        words = ("trades", BTC, "--url", rig.gateway.url, "--tls-ca", good.authority)
+        assert (await tapewick(*words, "--tls-cert", both, cwd=tmp_path)).code == 0
+        done = await tapewick(*words, cwd=tmp_path)
+        assert done.code == 3 and "--tls-cert" in done.err
+        done = await tapewick(*words, "--tls-cert", tmp_path / "none.pem", cwd=tmp_path)
+        assert done.code == 2 and "--tls-cert" in done.err
+        with pytest.raises(ConfigError, match="server.tls_client_ca"):
+            gone = HttpGateway(rig.market, port=0, tls_cert=cert, tls_key=key, tls_client_ca=str(tmp_path / "no"))
+            await gone.__aenter__()
+        with pytest.raises(ConfigError, match="server.tls_cert"):
+            await HttpGateway(rig.market, port=0, tls_client_ca=authority).__aenter__()
 
 
 async def test_sc17_files_that_do_not_belong_together_are_explained(tmp_path: Path, certified: Authorities) -> None:

@@ -175,7 +175,7 @@ async def test_an_engine_that_stands_still_inside_a_commit_is_ended_by_the_serve
             names = ("idle_in_transaction_session_timeout", "lock_timeout", "synchronous_commit")
             return [await connection.fetchval(f"SHOW {name}") for name in names]  # type: ignore[attr-defined]
 
-        assert await store._database.read(settings) == ["15s", "30s", "on"]
+        assert await store._database.read(settings) == ["15s", "5s", "on"]
 
 
 # ── a primary and its standby ──

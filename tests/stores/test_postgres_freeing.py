@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tapewick.errors import StoreError
+from tapewick.stores import _postgres_pool
 from tapewick.stores.postgres import PostgresStore
 from tests.contract.tapes import fresh
 from tests.parts.postgres import PostgresServer
@@ -24,7 +25,11 @@ async def silent(begun: asyncio.Event) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("where", ["between two statements", "in a copy"])
-async def test_who_claims_ends_the_transaction_of_who_stands_still(postgres: PostgresServer, where: str) -> None:
+async def test_who_claims_ends_the_transaction_of_who_stands_still(
+    postgres: PostgresServer, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server would end it by itself after a while, though not in a copy: here not for as long as anybody waits.
+    monkeypatch.setitem(_postgres_pool.SESSION, "idle_in_transaction_session_timeout", "600s")
     dsn = postgres.database()
     async with PostgresStore(dsn) as paused, PostgresStore(dsn) as heir:
         [state, _] = await fresh(paused, "AAA", "BBB")
@@ -39,8 +44,7 @@ async def test_who_claims_ends_the_transaction_of_who_stands_still(postgres: Pos
 
         standing = asyncio.create_task(paused._database.write(stand_still))
         await asyncio.wait_for(begun.wait(), 60)
-        # Long before the server would end it by itself (15 s, in a copy never).
-        claimed = await asyncio.wait_for(heir.claim(["sim:AAA", "sim:BBB"]), 12)
+        claimed = await asyncio.wait_for(heir.claim(["sim:AAA", "sim:BBB"]), 120)
         assert claimed[0].owner == state.owner + 1
         standing.cancel()
         with pytest.raises((StoreError, asyncio.CancelledError)):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -15,11 +18,13 @@ import pytest
 from tapewick.errors import StoreError
 from tapewick.model import State
 from tapewick.protocols import Store
+from tapewick.scans import OrderFilter, lease_name
 from tapewick.stores._migrations import load
 from tapewick.stores._postgres_schema import READER, WRITER, Level
 from tapewick.stores.duckdb import FILE, DuckDBStore
 from tapewick.stores.postgres import PostgresStore, migrate
 from tapewick.timeframe import SECOND
+from tests.contract.chains import COMPONENT, Chain, step_of
 from tests.contract.tapes import DAY, HOUR, T0, fresh, instrument, row, trades, whole_book, write
 from tests.parts.postgres import PostgresServer
 
@@ -216,7 +221,11 @@ async def test_writer_and_reader_can_do_their_work_and_nothing_else(server: Post
         await store.put_imported("sim:AAA", row(T0))
         await store.put_books([whole_book(T0)])
         await store.rescale("sim:AAA", 3, 6)
+        chain = Chain()
+        await store.lease("scanner", [lease_name(COMPONENT)], 60)
+        await store.commit_scan(step_of(chain, "", chain.grow(3)), holder="scanner")
     async with PostgresStore(writer, read_dsn=reader) as store:
+        assert await store.placed_orders(OrderFilter())
         assert len((await store.trades("sim:AAA"))[0]) == 10
         assert await store.book_at("sim:AAA", T0) is not None
         [state] = await store.claim(["sim:AAA"])
@@ -232,3 +241,24 @@ async def test_writer_and_reader_can_do_their_work_and_nothing_else(server: Post
                 await asked(user, sql)
     with pytest.raises(StoreError, match="lacks rights"):
         await asked(writer, "TRUNCATE trades")
+
+
+def migrated(owner: str, writer: str) -> str:
+    """What ``tapewick migrate up`` says to the person at the terminal."""
+    env = {"TAPEWICK_STORE__KIND": "postgres", "TAPEWICK_STORE__DSN": writer, "TAPEWICK_STORE__MIGRATE_DSN": owner}
+    command = [sys.executable, "-m", "tapewick", "migrate", "up", "--no-config"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | env)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_migrate_up_tells_who_lacks_rights_yet_and_what_to_do(durable_postgres: PostgresServer) -> None:
+    server = durable_postgres  # of this test alone: nobody has made the groups
+    server.sql("CREATE ROLE landlord LOGIN; CREATE ROLE tape LOGIN; CREATE SCHEMA prices AUTHORIZATION landlord")
+    owner, writer = (server.dsn(user=user, schema="prices") for user in ("landlord", "tape"))
+    said = migrated(owner, writer)
+    assert "CREATE ROLE tapewick_writer NOLOGIN; CREATE ROLE tapewick_reader NOLOGIN;" in said
+    server.sql("CREATE ROLE tapewick_writer NOLOGIN; CREATE ROLE tapewick_reader NOLOGIN")
+    assert "the user tape lacks rights: GRANT tapewick_writer TO tape" in migrated(owner, writer)
+    server.sql("GRANT tapewick_writer TO tape")
+    assert migrated(owner, writer) == migrated(owner, owner) == ""

@@ -1,16 +1,19 @@
 /** Writes an order book into the page: a fixed set of rows whose text changes, so nothing is created per update. */
 
 import { grouped } from "./format";
-import { type Ladder, type LadderRow, ladderOf } from "./ladder";
+import { type Ladder, type LadderRow, ladderOf, priceScaleOf, stepsOf } from "./ladder";
 import type { Book } from "./model";
 
-/** Levels of a side; the channel offers 5, 10, 20, … */
+/** Levels of a side that are shown. */
 export const LEVELS = 10;
+/** Levels of a side that are asked for, so that groups of them can be shown; the channel offers 5, 10, 20, … */
+export const DEPTH = 100;
 
 /** Where the parts of the panel are. */
 export interface BookParts {
   panel: HTMLElement;
   state: HTMLElement;
+  step: HTMLSelectElement;
   asks: HTMLElement;
   bids: HTMLElement;
   mid: HTMLElement;
@@ -30,11 +33,18 @@ export class BookView {
   readonly #asks: HTMLElement[];
   readonly #bids: HTMLElement[];
   #shown: Book | null | undefined = undefined;
+  #step = "";
+  #instrument = "";
+  #scale = 0;
 
   constructor(parts: BookParts) {
     this.#parts = parts;
     this.#asks = Array.from({ length: LEVELS }, () => row(parts.asks)).reverse(); // the best ask is the lowest
     this.#bids = Array.from({ length: LEVELS }, () => row(parts.bids));
+    parts.step.addEventListener("change", () => {
+      this.#step = parts.step.value;
+      this.#draw();
+    });
   }
 
   /** Shows a book; undefined: nothing has come yet, null: there is none. A book that is being synchronised has no
@@ -49,7 +59,25 @@ export class BookView {
     this.#parts.state.title = book?.detail ?? "";
     const trouble = state === "stale" ? `Not current: ${book?.detail || "the venue's stream has stopped"}` : "";
     note.textContent = NOTES[state] ?? trouble;
-    this.#write(book && state !== "syncing" ? ladderOf(book, LEVELS) : EMPTY);
+    if (book) this.#offer(book);
+    this.#draw();
+  }
+
+  #draw(): void {
+    const book = this.#shown;
+    this.#write(book && book.state !== "syncing" ? ladderOf(book, LEVELS, this.#step, DEPTH) : EMPTY);
+  }
+
+  /** The steps this book's prices can be grouped by. Trailing zeros are not sent: the most digits seen count. */
+  #offer(book: Book): void {
+    if (book.instrument !== this.#instrument) [this.#instrument, this.#scale, this.#step] = [book.instrument, 0, ""];
+    this.#scale = Math.max(this.#scale, priceScaleOf(book));
+    const steps = stepsOf(book, this.#scale);
+    const { step } = this.#parts;
+    if ([...step.options].map(({ text }) => text).join() === steps.join()) return;
+    if (!steps.slice(1).includes(this.#step)) this.#step = "";
+    step.replaceChildren(...steps.map((text, at) => new Option(text, at === 0 ? "" : text)));
+    step.value = this.#step;
   }
 
   #write(ladder: Ladder): void {

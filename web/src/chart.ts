@@ -25,6 +25,7 @@ import { type Palette, readPalette } from "./palette";
 import { candlePoint, chartTime, isUp, volumePoint } from "./points";
 import { holeBetween, type Slot, slotsOf } from "./slots";
 import { isDaily, lengthOf } from "./timeframe";
+import { follows, relaid } from "./viewport";
 
 /** Places kept free to the right of the last candle. */
 const MARGIN = 6;
@@ -175,7 +176,7 @@ export class CandleChart {
 
   #moved(range: LogicalRange | null): void {
     if (range === null || this.#slots.length === 0) return;
-    const following = range.to >= this.#slots.length - 1;
+    const following = follows(range, this.#slots.length - 1);
     if (following !== this.#following) {
       this.#following = following;
       this.#events.onFollow(following);
@@ -183,7 +184,8 @@ export class CandleChart {
     if (range.from < HISTORY_AHEAD) this.#events.onNeedHistory();
   }
 
-  /** Sets all points. The same view keeps the place under its left edge where it is; another one starts at live. */
+  /** Sets all points. The same view stays at the newest candle, or where somebody has scrolled to; another one starts
+   * at the newest. */
   #redraw(): void {
     const {
       instrument,
@@ -193,6 +195,8 @@ export class CandleChart {
     const range = this.#chart.timeScale().getVisibleLogicalRange();
     const anchor = range === null ? undefined : this.#slots[clamp(Math.ceil(range.from), this.#slots.length)];
     const anchorIndex = anchor === undefined ? 0 : this.#slots.indexOf(anchor);
+    const following = this.#following; // setting points moves the view, and that is no wish of anybody
+    const lastIndex = this.#slots.length - 1;
     const same = this.#drawn === `${instrument}@${tf}` && anchor !== undefined && rows.length > 0;
     this.#slots = slotsOf(rows, tf);
     this.#setPrecision(rows);
@@ -201,13 +205,12 @@ export class CandleChart {
     this.#mark();
     this.#tagLast();
     if (rows.length === 0) return;
-    if (same && range !== null) this.#shift(range, this.#indexOf(anchor.time) - anchorIndex);
-    else this.#startView();
+    const by = same ? this.#indexOf(anchor.time) - anchorIndex : 0;
+    if (same && range !== null) {
+      const view = relaid(range, following, lastIndex, this.#slots.length - 1, by);
+      this.#chart.timeScale().setVisibleLogicalRange(view);
+    } else this.#startView();
     this.#drawn = `${instrument}@${tf}`;
-  }
-
-  #shift(range: LogicalRange, by: number): void {
-    this.#chart.timeScale().setVisibleLogicalRange({ from: range.from + by, to: range.to + by });
   }
 
   #startView(): void {

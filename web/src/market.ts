@@ -3,7 +3,7 @@
 import type { Api } from "./api";
 import { CandleTable } from "./candles";
 import type { Channel } from "./feed";
-import { LEVELS } from "./book";
+import { DEPTH } from "./book";
 import type { BookFrame, DataFrame } from "./frames";
 import type { Book, Candle, Trade } from "./model";
 
@@ -80,7 +80,7 @@ export class Market {
   }
 
   #follow(): void {
-    const book = { ch: this.bookChannel, levels: LEVELS, max_rate: BOOK_RATE };
+    const book = { ch: this.bookChannel, levels: DEPTH, max_rate: BOOK_RATE };
     this.feed.setChannels([
       { ch: this.candleChannel, snapshot: SNAPSHOT },
       { ch: this.tradeChannel, snapshot: TAPE_ROWS },

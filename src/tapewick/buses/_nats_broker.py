@@ -26,8 +26,12 @@ from tapewick.errors import BusError, BusRefused
 __all__ = ["NatsBroker"]
 
 ANSWER = 5.0  # seconds an answer may take
+ATTEMPTS = 3  # to connect, where the connection breaks as it begins
 FAREWELL = 1.0  # seconds closing a connection may take
 LOOK = 0.5  # seconds between two looks whether the connection stands, while an answer is due
+# Messages that stay though everybody has them: where a purge reaches the place a consumer reads at, the server may move
+# that consumer over messages that nobody has read (2.9.10 does, with purges of a subject while others publish).
+KEPT = 100
 OTHERWISE = 10058  # error code: the stream exists with another configuration
 
 T = TypeVar("T")
@@ -38,6 +42,12 @@ async def _end(client: Client) -> None:
     closing = asyncio.ensure_future(client.close())
     await asyncio.wait({closing}, timeout=FAREWELL)
     await ended([closing])
+
+
+def _broke(error: Exception) -> bool:
+    """Whether a connection ended as it began, for a reason that another one may not meet: the server closed it, or
+    waited in vain for a name and password that were still on their way."""
+    return isinstance(error, ConnectionError) or "Authentication Timeout" in str(error)
 
 
 async def _make(js: JetStreamContext, config: StreamConfig) -> None:
@@ -93,6 +103,25 @@ class NatsBroker:
             return self._client
 
     async def _connected(self) -> Client:
+        """A connection. Raises ``BusRefused`` where the server lets us not in, else ``BusError``.
+
+        A server that turns us down says so and closes, and the driver, which has sent a ping meanwhile, may meet the
+        closed socket before it has read why. So a connection that breaks as it begins is tried again in the driver's
+        mode that waits for the verdict before it sends more; what breaks there too was no refusal.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._opened()
+            except ConnectionError as error:
+                broke = failure(error, "connecting")
+            try:
+                await _end(await self._opened(verbose=True))
+            except ConnectionError:
+                continue
+        raise broke
+
+    async def _opened(self, *, verbose: bool = False) -> Client:
+        """Connect once. Raises ``ConnectionError`` if that broke on the way, else ``BusError``."""
         self._why, self._gone = None, asyncio.Event()
         client, gone = Client(), self._gone
 
@@ -110,11 +139,16 @@ class NatsBroker:
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     ping_interval=10,
+                    verbose=verbose,
                     **self._options,
                 )
+            if not client.is_connected:  # the driver takes an end of the stream for an answer
+                raise ConnectionResetError("the server closed the connection instead of answering")
         except (NatsError, OSError, TimeoutError, ValueError) as error:
             await _end(client)
-            raise failure(self._why or error, "connecting") from error
+            if isinstance(error, ConnectionRefusedError) or not _broke(error):
+                raise failure(self._why or error, "connecting") from error
+            raise ConnectionResetError(str(error) or type(error).__name__) from error
         self._known.clear()
         return client
 
@@ -235,10 +269,14 @@ class NatsBroker:
         state, self._made[topic] = info.state, str(info.created)
         pattern = f"{self._name}.floors.*.{topic}.*"
         subjects = sorted((await self._info("floors", pattern)).state.subjects or {})
+        floors, end = await self._read(subjects), state.last_seq
+        if any(floor is not None and floor > end for floor in floors):
+            later = await self._info(topic)  # messages came and were acknowledged since the first look
+            end = later.state.last_seq if str(later.created) == self._made[topic] else end
         found: dict[int, dict[str, int]] = {place[1]: {} for place in places((topic,), self._partitions)}
-        for subject, floor in zip(subjects, await self._read(subjects), strict=True):
+        for subject, floor in zip(subjects, floors, strict=True):
             *_, group, _, partition = subject.split(".")
-            own = floor if floor is not None and floor <= state.last_seq else 0  # else it is of a stream that is gone
+            own = floor if floor is not None and floor <= end else 0  # else it is of a stream that is gone
             found.setdefault(int(partition), {})[group] = own
         counts = {int(subject.rpartition(".")[2]): count for subject, count in (state.subjects or {}).items()}
         return {
@@ -254,9 +292,10 @@ class NatsBroker:
         js, stream = await self._js(), self._stream(topic)
         if str((await self._info(topic)).created) != self._made.get(topic):
             return  # made anew since the floors were read: they are not of these messages
+        last = max(floors.values(), default=0) - KEPT
         for partition, floor in floors.items():
-            if floor:
-                work = js.purge_stream(stream, seq=floor + 1, subject=self._subject((topic, partition)))
+            if (upto := min(floor, last)) > 0:
+                work = js.purge_stream(stream, seq=upto + 1, subject=self._subject((topic, partition)))
                 await self.do("letting messages go", work)
 
     async def life(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import time
 from typing import Any
 
@@ -35,7 +36,7 @@ class Feeder:
         token: str,
         instrument: str,
         *,
-        tls: str | None = None,
+        tls: ssl.SSLContext | str | None = None,
         seed: int = 1,
         patience: float = 60.0,
     ) -> None:

@@ -27,7 +27,7 @@ EXAMPLES = (
     "tapewick keys revoke tw_1f0c9a2b                              end one now",
 )
 T = TypeVar("T")
-HEADS = ("id", "scopes", "instruments", "state", "created", "expires", "note")
+HEADS = ("id", "scopes", "instruments", "source", "state", "created", "expires", "note")
 
 
 def options(parser: Parser) -> None:
@@ -38,6 +38,14 @@ def options(parser: Parser) -> None:
     option(parser, "--instruments", "which instruments it may write, * for any", default="*", metavar="PATTERN")
     option(parser, "--days", "days until it expires", default="0", type=_days, shown_default="never")
     option(parser, "--note", "whose it is, for the list", default="", shown_default="none")
+    option(
+        parser,
+        "--source",
+        "who sends with it; keys of one source are one sender",
+        default=None,
+        metavar="NAME",
+        shown_default="the key's id",
+    )
     setting(parser, "data.dir", "--data")
     setting(parser, "store.kind", "--store")
     flag(parser, "--json", "JSON Lines")
@@ -76,7 +84,7 @@ async def _had(value: T | Awaitable[T]) -> T:
 
 async def _create(args: argparse.Namespace, keys: KeyFile | KeyTable) -> None:
     scopes = [scope.strip() for scope in args.scope.split(",") if scope.strip()]
-    made = keys.create(scopes, instruments=args.instruments, days=args.days, note=args.note)
+    made = keys.create(scopes, instruments=args.instruments, days=args.days, note=args.note, source=args.source)
     key, token = await _had(made)
     if args.json:
         write(json.dumps({"key": token, **_row(key, keys.now)}).encode() + b"\n")
@@ -100,6 +108,7 @@ def _row(key: Key, now: int) -> dict[str, str]:
         "id": key.id,
         "scopes": ",".join(key.scopes),
         "instruments": key.instruments,
+        "source": key.source or "shared",
         "state": state,
         "created": moment(key.created * 1000),
         "expires": moment(key.expires * 1000) if key.expires else "never",

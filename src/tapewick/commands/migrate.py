@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tapewick.commands.options import Parser, count, flag, option, setting, settings_of
-from tapewick.commands.output import write
+from tapewick.commands.output import note, write
 from tapewick.errors import ConfigError, StoreError
 from tapewick.settings import Settings
 
@@ -85,7 +85,11 @@ def _migrated(settings: Settings, target: int | None) -> list[str]:
     done: list[str] = []
 
     async def work() -> int:
-        done.extend(await postgres.migrate(settings.store.migrate_dsn or settings.store.dsn, target))
+        own = settings.store
+        done.extend(await postgres.migrate(own.migrate_dsn or own.dsn, target))
+        if target is None:
+            for line in await postgres.lacking(own.migrate_dsn or own.dsn, writer=own.dsn, reader=own.read_dsn):
+                note(line)
         return 0
 
     run_until_signal(work())

@@ -15,6 +15,8 @@ from tapewick.errors import ConfigError, UnknownTimeframe
 from tapewick.settings import Settings
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from tapewick.timeframe import Timeframe
 
 __all__ = [
@@ -138,7 +140,7 @@ class Access(NamedTuple):
     """What a server wants to see (never printed), and the file of the authority that vouches for it."""
 
     token: str | None
-    tls: str | None
+    tls: SSLContext | str | None
 
 
 def server(parser: Parser, doc: str = "the server", *, default: str | None = None) -> None:
@@ -146,10 +148,13 @@ def server(parser: Parser, doc: str = "the server", *, default: str | None = Non
     option(parser, "--url", doc, default=default, metavar="URL")
     option(parser, "--token", f"what a server with tokens wants to see; {TOKEN}_FILE names a file of it", metavar="T")
     option(parser, "--tls-ca", "PEM file of the authority that vouches for an https server", metavar="FILE")
+    option(
+        parser, "--tls-cert", "PEM file of a certificate and its key, for a server that asks for one", metavar="FILE"
+    )
 
 
 def access(args: argparse.Namespace) -> Access:
-    """The token of ``--token``, its variable or the file ``TAPEWICK_TOKEN_FILE``, and ``--tls-ca``.
+    """The token of ``--token``, its variable or the file ``TAPEWICK_TOKEN_FILE``, ``--tls-ca``, ``--tls-cert``.
 
     Raises ``ConfigError`` for a file that cannot be read.
     """
@@ -162,7 +167,23 @@ def access(args: argparse.Namespace) -> Access:
             raise ConfigError(f"{TOKEN}_FILE={file} cannot be read: {cause}") from None
         if not token:
             raise ConfigError(f"{TOKEN}_FILE={file} is empty: it must hold the token")
-    return Access(token or None, getattr(args, "tls_ca", None) or os.environ.get("TAPEWICK_TLS_CA") or None)
+    authority = getattr(args, "tls_ca", None) or os.environ.get("TAPEWICK_TLS_CA") or None
+    shown = getattr(args, "tls_cert", None) or os.environ.get("TAPEWICK_TLS_CERT") or None
+    return Access(token or None, _with_certificate(authority, shown) if shown else authority)
+
+
+def _with_certificate(authority: str | None, file: str) -> SSLContext:
+    """What trusts ``authority``, None: the public ones, and shows the certificate of ``file``."""
+    import ssl
+
+    from tapewick._client_address import trust
+
+    context = trust(authority) or ssl.create_default_context()
+    try:
+        context.load_cert_chain(Path(file).expanduser())
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"--tls-cert {file}: {error.strerror or error}; it holds a certificate and its key") from None
+    return context
 
 
 def common(parser: Parser) -> None:

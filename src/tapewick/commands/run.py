@@ -17,7 +17,7 @@ __all__ = ["EXAMPLES", "options", "run"]
 EXAMPLES = (
     "tapewick run collect --source binance:BTCUSDT binance:ETHUSDT",
     "tapewick run engine              as many as you like: they share the partitions",
-    "tapewick run engine --shard 0/2  the first of two fixed halves, without leases",
+    "tapewick run scan                follows the orders of the contracts that chain.contracts names",
 )
 ROLES = ("collect", "engine", "gateway", "scan")
 SERVERS = "bus.kind = redis, nats or kafka"
@@ -25,7 +25,7 @@ SERVERS = "bus.kind = redis, nats or kafka"
 
 def options(parser: Parser) -> None:
     """Add the command's arguments to ``parser``."""
-    parser.add_argument("role", metavar="ROLE", choices=ROLES, help="collect, engine or gateway")
+    parser.add_argument("role", metavar="ROLE", choices=ROLES, help="collect, engine, gateway or scan")
     option(
         parser,
         "--source",
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         parts = [f"{settings.bus.kind} bus, {settings.store.kind} store", f"holder {standing.holder}"]
         if args.role == "engine":
             parts.insert(0, _engine())
+        if args.role == "scan":
+            parts.insert(0, _contracts(settings))
         if args.role in ("collect", "engine"):
             parts.append(_share(args, settings))
         if standing.grpc:
@@ -87,6 +89,13 @@ def _engine() -> str:
     return f"{ENGINE} engine" + (f" ({ENGINE_REASON})" if ENGINE_REASON else "")
 
 
+def _contracts(settings: Settings) -> str:
+    """What is scanned, and how many nodes are asked: their addresses are secrets."""
+    own = settings.chain
+    told = ", ".join(own.contracts) if len(own.contracts) <= 3 else f"{len(own.contracts)} contracts"
+    return f"{told} on chain {own.id} ({len(own.rpc_urls)} node{'s' * (len(own.rpc_urls) != 1)})"
+
+
 def _share(args: argparse.Namespace, settings: Settings) -> str:
     """What of the whole is this process's."""
     count = settings.engine.partitions
@@ -99,8 +108,10 @@ def _share(args: argparse.Namespace, settings: Settings) -> str:
 def _check(args: argparse.Namespace, settings: Settings) -> None:
     """Raises ``ConfigError`` for what cannot work as processes of their own."""
     role = args.role
-    if role == "scan":
-        raise ConfigError("run scan: scanning chains is not built yet; run collect, engine and gateway without it")
+    if role == "scan" and not settings.chain.contracts:
+        raise ConfigError(
+            "run scan has no contract to follow: set chain.contracts (0x…), chain.rpc_urls (http://…) and chain.id"
+        )
     if settings.store.kind == "duckdb":
         raise ConfigError(
             f"run {role} needs store.kind = postgres: one process owns the embedded store, so roles cannot share it; "
@@ -114,6 +125,8 @@ def _check(args: argparse.Namespace, settings: Settings) -> None:
     if args.shard is not None:
         if role == "gateway":
             raise ConfigError("run gateway takes no --shard: every gateway serves everything")
+        if role == "scan":
+            raise ConfigError("run scan takes no --shard: of several scanners one follows each contract, by lease")
         if args.shard[1] > settings.engine.partitions:
             raise ConfigError(
                 f"--shard of {args.shard[1]}: there are only {settings.engine.partitions} partitions "

@@ -33,6 +33,7 @@ __all__ = [
     "Rows",
     "SinceText",
     "Start",
+    "TextRequest",
     "answer",
     "check_range",
     "documented",
@@ -49,6 +50,24 @@ _ID = re.compile(r"[^\s:]+:\S+")
 MANY_BYTES = 65_536  # of rows: what is done with more would hold up the loop
 
 AnyRequest = Request[Any, Any, Any]
+
+
+class TextRequest(Request[Any, Any, Any]):
+    """A request whose JSON body may be anything: what cannot be read is the sender's mistake, not ours."""
+
+    async def json(self) -> Any:
+        """The body. Raises ``BadRequest`` for bytes that are no UTF-8, or values that are nested too deep."""
+        try:
+            (await self.body()).decode()
+            return await super().json()
+        except UnicodeDecodeError as error:
+            raise BadRequest(
+                f"the body is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}", field="body"
+            ) from None
+        except RecursionError:
+            raise BadRequest("the body is nested too deep", field="body") from None
+
+
 InstrumentId = Annotated[str, QueryParameter(description="Instrument, for example binance:BTCUSDT.")]
 Start = Annotated[str | None, QueryParameter(description="First time, inclusive: ms since 1970 or ISO 8601.")]
 End = Annotated[str | None, QueryParameter(description="Last time, exclusive: ms since 1970 or ISO 8601.")]

@@ -27,6 +27,27 @@ PUBLIC = {"public": True}
 
 DOCUMENTS = "/schema"
 HASHED = "sha256:"
+FORWARDING = (
+    FORWARDED,
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-forwarded",
+    "x-forwarded-by",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-envoy-external-address",
+    "forwarded-for",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+)
+"""Headers of which any tells that the request came through somebody else."""
 NAMES_OF_HERE = ("localhost", "127.0.0.1", "[::1]")
 LEAST = 16  # characters of a token: shorter ones can be guessed
 SUBPROTOCOL = "tapewick.key."
@@ -36,7 +57,8 @@ EVERYBODY = Grant("", frozenset(SCOPES))
 class Guard:
     """Knows the tokens and the stored keys. Each of ``tokens`` is one as it is, or ``sha256:`` and the hex digest of
     one; they may do everything. With none, and unless keys are ``required``, everybody may read. ``push_per_key``:
-    push connections one of them may have open. Raises ``ConfigError`` for one that is too short, or no digest."""
+    push connections one of them may have open; ``local_admin``: whoever asks from this very machine may administer
+    where everybody may read. Raises ``ConfigError`` for one that is too short, or no digest."""
 
     def __init__(
         self,
@@ -45,9 +67,10 @@ class Guard:
         *,
         required: bool = False,
         push_per_key: int = 16_384,
+        local_admin: bool = True,
     ) -> None:
         self._digests = [_digest(number, token) for number, token in enumerate(tokens, 1)]
-        self._keys, self._required = keys, required
+        self._keys, self._required, self._local_admin = keys, required, local_admin
         self._seats = Quota(push_per_key, what="push connections", whose="this key", setting="server.push_per_key")
 
     async def start(self) -> None:
@@ -71,10 +94,13 @@ class Guard:
         Raises ``Unauthorized`` unless it is known, ``Forbidden`` if it is not for ``scope``. Writing trades is never
         open to everybody, administration only to who is ``local``: at this very machine.
         """
-        if self.open and (scope == "read" or (scope == "admin" and local and token is None)):
+        here = local and self._local_admin and token is None
+        if self.open and (scope == "read" or (scope == "admin" and here)):
             return EVERYBODY
         if token is None:
             how = "" if scope == "read" else f" (tapewick keys create --scope {scope} makes one)"
+            if scope == "admin" and self.open and not self._local_admin:
+                how += "; server.local_admin lets this machine do without, where no proxy forwards to this port"
             raise Unauthorized(f"a token is required{how}: send it as Authorization: Bearer TOKEN")
         grant = self._known(token)
         if grant is None:
@@ -150,9 +176,10 @@ def route_guard(guard: Guard) -> Callable[[ASGIConnection[Any, Any, Any, Any], B
 
 
 def _local(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    """Whether somebody at this machine asks: no proxy in between, and no page whose name was made to point here."""
+    """Whether somebody at this machine seems to ask: no proxy that says so in between, and no page whose name was made
+    to point here. One that forwards bare connections cannot be told: hence ``local_admin``."""
     headers = connection.headers
     near = connection.client is not None and loopback(connection.client.host)
-    direct = not any(name in headers for name in (FORWARDED, "forwarded", "x-real-ip", "via"))
+    direct = not any(name in headers for name in FORWARDING)
     host = headers.get("host", "")
     return near and direct and (host if host.endswith("]") else host.rpartition(":")[0] or host) in NAMES_OF_HERE

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from tapewick import metrics
 from tapewick.errors import TooManyRequests
 from tapewick.gateways._address import FORWARDED, Addresses
+from tapewick.gateways._head import Fault, fault
 from tapewick.gateways._limiter import Limiter
 from tapewick.gateways._problem import MEDIA_TYPE, body
 from tapewick.gateways._quota import Quota, Slot
@@ -69,6 +70,9 @@ class HttpProtocol(HttpToolsProtocol):
     _body_bytes, _body_since = 0, 0.0
     _write_deadline: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle
+    _fault: Fault | None = None
+    _trailing = False
+    _deaf = False  # what comes after a request that was refused belongs to nothing
 
     def __init__(self, entrance: Entrance, *rest: Any, **more: Any) -> None:
         super().__init__(*rest, **more)
@@ -128,7 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["state"][CONNECTION] = self
-        self._head_left = HEAD_BYTES
+        self._head_left, self._trailing = HEAD_BYTES, False
         self._start_deadline()
 
     def on_url(self, url: bytes) -> None:
@@ -136,10 +140,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if not self._trailing:  # a field behind the body was seen by none of the checks of the head
+            super().on_header(name, value)
         self._count(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
+        upgrades = self.parser.should_upgrade()
+        self._fault = fault(self.parser.get_http_version(), self.url, self.headers, upgrades=upgrades)
+        if self._fault is not None:
+            raise ValueError(self._fault.detail)  # the parser stops and reports a callback error
+        self._trailing = True
         self._stop_deadline()
         self._body_bytes, self._body_since = 0, self.loop.time()
         if self.client is not None:
@@ -156,17 +166,23 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
-        if self.parser is None or self.transport.is_closing():
+        if self.parser is None or self._deaf or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
+            rest = data[upgrade.args[0] :]  # a first frame that came with the handshake, or the next request
+            if not self._should_upgrade():
+                if rest:
+                    self.data_received(rest)
+            elif self._answering():
+                self._refuse_in_turn(400, "a connection is upgraded after its earlier answers, not before")
+            else:
                 self._stop_deadline()
                 self._leave()
                 self.handle_websocket_upgrade()
-                if rest := data[upgrade.args[0] :]:  # a first frame that came with the handshake
+                if rest:
                     self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
         except httptools.HttpParserError:
             self.send_400_response("not a valid HTTP request")
@@ -177,9 +193,40 @@ class HttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer a request that cannot be parsed, and close."""
         if self._head_left <= 0:
-            self._refuse(431, f"a request head is bounded to {HEAD_BYTES} bytes")
+            self._refuse_in_turn(431, f"a request head is bounded to {HEAD_BYTES} bytes")
         else:
-            self._refuse(400, msg)
+            self._refuse_in_turn(*(self._fault or Fault(400, msg)))
+
+    def _answering(self) -> bool:
+        """Whether a request that came before has not got its whole answer yet."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse_in_turn(self, status: int, detail: str) -> None:
+        """Refuse the request that is being read, and close: never before the answers of those that came earlier,
+        whose sender would take the refusal for one of them."""
+        self._deaf = True
+        self._stop_deadline()
+        self._stop_body_deadline()
+        if not self._answering():
+            self._refuse(status, detail)
+            return
+        last = self.cycle
+        if last.more_body:  # it is the request being read itself
+            if last is self._running:
+                self._cut_off(status, detail)
+                return
+            self.pipeline.popleft()  # the newest is on the left
+            last = self.pipeline[0][0] if self.pipeline else self._running
+        last.keep_alive = False
+        if last.response_complete:
+            self.transport.close()
+
+    def _cut_off(self, status: int, detail: str) -> None:
+        """End the request that is being answered while its body comes."""
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._refuse(status, detail)
 
     def _refuse(self, status: int, detail: str, more: str = "") -> None:
         """Answer beside ASGI, and close."""
@@ -225,10 +272,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._body_deadline = self.loop.call_later(left, self._look_at_body)
             return
         metrics.limited.labels("slow body").inc()
-        if self.cycle.response_started:
-            self.transport.close()
-        else:
-            self._refuse(408, f"the body came at less than {BODY_RATE} bytes a second")
+        self._refuse_in_turn(408, f"the body came at less than {BODY_RATE} bytes a second")
 
     def _stop_body_deadline(self) -> None:
         if self._body_deadline is not None:

@@ -259,10 +259,19 @@ class _Delivery:
         if not sent:
             self._due, self._pause = now + self._pause, min(self._pause * 2, LAST_RESEND)
         try:
-            await self._intake.store(self._batch, sent=sent)
+            outcome = await self._intake.store(self._batch, sent=sent)
         except NoRoom:
             self._due = 0.0
             raise
+        if outcome.other.any():  # its sender was told that it is queued, and is gone
+            ids = self._batch.trade_id[outcome.other]
+            metrics.ingest_trades.labels("conflict").inc(len(ids))
+            log.error(
+                "trades that waited on disk are not stored: their ids are on the tape with other values",
+                instrument=self._instrument.id,
+                ids=ids[:20].tolist(),
+                count=len(ids),
+            )
 
 
 def _decoded(records: Sequence[bytes]) -> tuple[list[tuple[Instrument, TradeBatch]], bool]:

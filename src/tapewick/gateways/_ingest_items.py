@@ -24,6 +24,7 @@ MS = 1_000_000
 EARLIEST = 1_230_768_000_000  # 2009-01-01
 AHEAD = 5_000  # ms by which a trade may lie in the future
 LARGEST_ID = 2**62
+SCALE = 8  # decimals of prices and sizes of new instruments
 WORD = 2**64 - 1
 LARGEST_WORTH = 2**96  # mantissas: so that 128-bit sums hold 2**31 of the largest trades
 HEAD_ROOM = 1000  # factor that stays free above the largest price or size
@@ -44,12 +45,13 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class IngestBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Trades of ``instrument``, or each of its own. ``id_kind``: of instruments that are new here. ``source``: who
-    names the trades; the same ``trade_id`` of two sources is two trades where ids are ``unique``."""
+    """Trades of ``instrument``, or each of its own. ``id_kind``: of instruments that are new here (None: ``unique``);
+    what is known must be of it. ``source``: which of the sender's programs names the trades; the same ``trade_id`` of
+    two is two trades where ids are ``unique``."""
 
     trades: list[msgspec.Raw]
     instrument: str = ""
-    id_kind: Literal["contiguous", "unique"] = "unique"
+    id_kind: Literal["contiguous", "unique"] | None = None
     source: str = ""
 
 
@@ -117,6 +119,27 @@ class Items:
         self.verdicts[index] = Verdict(index, "rejected", field, reason)
         self.items.pop(index, None)
 
+    def new(self, id: str) -> Instrument:
+        """The instrument ``id`` as it would be made."""
+        venue, _, symbol = id.partition(":")
+        kind = self._body.id_kind or "unique"
+        return Instrument(id=id, venue=venue, symbol=symbol, price_scale=SCALE, size_scale=SCALE, id_kind=kind)
+
+    def conflict(self, index: int) -> None:
+        """Leave out an item whose id is another trade's."""
+        id = self.items[index].trade_id
+        self.reject(
+            index, "trade_id", f"{id} is another trade: its price, size, side or time differ, and the first one stays"
+        )
+
+    def fitting(self, own: Instrument) -> bool:
+        """Whether any item could be a trade of ``own``; nothing is decided of any."""
+        return any(
+            isinstance(self._made(index, item, own), list)
+            for index, item in self.items.items()
+            if self._id(item) == own.id
+        )
+
     def _id(self, item: Item) -> str:
         return item.instrument if item.instrument is not None else self._body.instrument
 
@@ -156,46 +179,59 @@ class Items:
                 )
             elif (row := self._row(index, item, own)) is not None:
                 mine = rows.setdefault(id, {})
-                if (name := (row[-2], row[-1])) in mine:
-                    self.verdicts[index] = Verdict(index, "duplicate")
-                else:
+                if (name := (row[-2], row[-1])) not in mine:
                     mine[name] = (index, row)
+                elif own.id_kind == "contiguous" and mine[name][1] != row:
+                    self.conflict(index)
+                else:
+                    self.verdicts[index] = Verdict(index, "duplicate")
         return [(_batch(known[id], recv, mine), [index for index, _ in mine.values()]) for id, mine in rows.items()]
 
     def _row(self, index: int, item: Item, own: Instrument) -> list[int] | None:
-        """id, time, price, size, side and the two words of the name of an item; None, and a verdict, where one of
-        them is wrong."""
+        """What ``_made`` makes of an item; None, and a verdict, where something is wrong with it."""
+        row = self._made(index, item, own)
+        if isinstance(row, list):
+            return row
+        self.reject(index, *row)
+        return None
+
+    def _made(self, index: int, item: Item, own: Instrument) -> list[int] | tuple[str, str]:
+        """id, time, price, size, side and the two words of the name of an item; or a field that is wrong, and why."""
+        if self._body.id_kind not in (None, own.id_kind):
+            told = f"ids of {own.id} are {own.id_kind} since it was made"
+            return "id_kind", f"{told}: leave id_kind out and send such ids, or take another instrument"
         name = self._name(index, item, own)
         if isinstance(name, str):
-            self.reject(index, "trade_id", name)
-            return None
+            return "trade_id", name
         values = []
         for field, text, scale in (("price", item.price, own.price_scale), ("size", item.size, own.size_scale)):
             value = _mantissa(text, scale)
             if isinstance(value, str):
-                self.reject(index, field, value)
-                return None
+                return field, value
             values.append(value)
         if values[0] * values[1] >= LARGEST_WORTH:
-            self.reject(index, "size", "price times size is too large")
-            return None
+            return "size", "price times size is too large"
         id = name[0] if own.id_kind == "contiguous" else (name[0] & WORD) >> 2  # trades of one time: in order of names
         return [id, item.ts_event * MS, *values, SIDES[item.side], *name]
 
     def _name(self, index: int, item: Item, own: Instrument) -> tuple[int, int] | str:
-        """What names the trade: its id, or the words of the hash of ``source`` and key; or what is wrong with it."""
+        """What names the trade: its id, or the words of the hash of its sender and key; or what is wrong with it."""
         id = item.trade_id
         if own.id_kind == "contiguous":
             if not isinstance(id, int):
-                return f"ids of {own.id} are contiguous: send an integer"
+                return (
+                    f"ids of {own.id} are contiguous: send an integer (id_kind of a new instrument sets what they are)"
+                )
             return (id, 0) if 0 <= id < LARGEST_ID else "out of range"
         if isinstance(id, int):
-            return f"ids of {own.id} are no contiguous numbers: send a text"
+            return f"ids of {own.id} are unique: send a text (or id_kind contiguous, where the instrument is new)"
         if id is not None and (not 1 <= len(id) <= 200 or "\0" in id):  # NUL parts what the name is made of
             return "1 to 200 characters are taken, none of them NUL"
-        parts = (
-            (self._body.source, "id", id) if id is not None else (self._grant.id, "request", f"{self._key}\0{index}")
-        )
+        if id is None:
+            parts: tuple[str, ...] = (self._grant.sender, "request", f"{self._key}\0{index}")
+        else:  # a sender without a source: its names are those of before there were any
+            own_names = ("sender", self._grant.source) if self._grant.source else ()
+            parts = (*own_names, self._body.source, "id", id)
         digest = blake2b("\0".join((own.id, *parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return int.from_bytes(digest[:8], "big", signed=True), int.from_bytes(digest[8:], "big", signed=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import hmac
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection
 from hashlib import sha256
@@ -22,6 +23,10 @@ WINDOW = 300
 MARK = "whsec_"
 LEAST = 24  # bytes; the specification's least
 MOST_SIGNATURES = 16
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+"""Names of those who sign; letters and digits, so that logs stay readable."""
 
 
 def secret_of(text: str) -> bytes:
@@ -42,16 +47,18 @@ def signature(secret: bytes, id: str, timestamp: str, body: bytes) -> str:
 
 
 class Signatures:
-    """Checks requests against the ``whsec_…`` texts of ``ingest.secrets``. Raises ``ConfigError`` for a bad one."""
+    """Checks requests against the ``whsec_…`` or ``NAME=whsec_…`` texts of ``ingest.secrets``. Raises ``ConfigError``
+    for a bad one."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
         try:
-            self._secrets = [secret_of(text) for text in secrets]
+            self._secrets = [_named(text) for text in secrets]
         except ConfigError as error:
             raise ConfigError(f"ingest.secrets: {error}") from None
 
-    def check(self, header: Callable[[str], str | None], body: bytes, now: float) -> str:
-        """The id of a message that one of the secrets signed; ``now`` in seconds since 1970.
+    def check(self, header: Callable[[str], str | None], body: bytes, now: float) -> tuple[str, str]:
+        """The id of a message that one of the secrets signed, and the secret's name, "" where it has none; ``now`` in
+        seconds since 1970.
 
         Raises ``Unauthorized`` for one that is unsigned, changed, too old or from the future.
         """
@@ -64,9 +71,19 @@ class Signatures:
             raise Unauthorized("webhook-timestamp is not a number of seconds since 1970")
         if abs(now - int(timestamp)) > WINDOW:
             raise Unauthorized(f"webhook-timestamp is over {WINDOW} s away from the server's clock: sign it again")
-        wanted = [signature(secret, id, timestamp, body).encode() for secret in self._secrets]
+        wanted = [(signature(secret, id, timestamp, body).encode(), name) for name, secret in self._secrets]
         shown = [one.encode("latin-1", "replace") for one in given.split()[:MOST_SIGNATURES]]
         # All pairs are compared, each in constant time: how long it takes tells nothing.
-        if not sum([hmac.compare_digest(one, other) for one in shown for other in wanted]):
+        same = [(hmac.compare_digest(one, other), name) for one in shown for other, name in wanted]
+        names = [name for equal, name in same if equal]
+        if not names:
             raise Unauthorized("no signature fits the message: was it signed with a current secret, and not changed?")
-        return id
+        return id, names[0]
+
+
+def _named(text: str) -> tuple[str, bytes]:
+    """The name of who signs with a secret, and the secret."""
+    name, _, secret = ("", "", text) if text.startswith(MARK) else text.partition("=")
+    if name and NAME.fullmatch(name) is None:
+        raise ConfigError("the name before a signing secret is of letters, digits, '.', '_' and '-', at most 63")
+    return name, secret_of(secret)

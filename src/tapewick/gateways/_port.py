@@ -39,10 +39,12 @@ SECURITY = [
 
 
 class Tls(NamedTuple):
-    """PEM files; with both the port speaks TLS only."""
+    """PEM files; with ``cert`` and ``key`` the port speaks TLS only, with ``client_ca`` only to clients that show a
+    certificate of that authority."""
 
     cert: str = ""
     key: str = ""
+    client_ca: str = ""
 
 
 class _Server(uvicorn.Server):
@@ -121,7 +123,7 @@ def _load_tls(config: uvicorn.Config, tls: Tls) -> None:
     """Have the server speak TLS with a certificate. Raises ``ConfigError`` when it cannot be used."""
     if not any(tls):
         return
-    if not all(tls):
+    if not tls.cert or not tls.key:
         raise ConfigError("TLS needs both a certificate and its key: set server.tls_cert and server.tls_key")
     config.ssl_certfile, config.ssl_keyfile = tls.cert, tls.key
     try:
@@ -130,6 +132,12 @@ def _load_tls(config: uvicorn.Config, tls: Tls) -> None:
         raise ConfigError(f"cannot use server.tls_cert {tls.cert} with server.tls_key {tls.key}: {error}") from None
     assert config.ssl is not None
     config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.client_ca:
+        try:
+            config.ssl.load_verify_locations(tls.client_ca)
+        except OSError as error:
+            raise ConfigError(f"cannot use server.tls_client_ca {tls.client_ca}: {error}") from None
+        config.ssl.verify_mode = ssl.CERT_REQUIRED
 
 
 def _listener(host: str, port: int) -> socket.socket:

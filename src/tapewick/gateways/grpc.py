@@ -30,6 +30,7 @@ from tapewick.gateways._address import Addresses
 from tapewick.gateways._auth import Guard
 from tapewick.gateways._grpc_auth import GuardInterceptor, token_in
 from tapewick.gateways._grpc_candlesticks import Candlesticks
+from tapewick.gateways._grpc_connections import Connections
 from tapewick.gateways._grpc_limits import Callers, later
 from tapewick.gateways._grpc_query import Queries
 from tapewick.gateways._grpc_stream import End, Sink, Stream
@@ -48,7 +49,8 @@ NATIVE, LEGACY = "tapewick.v1.MarketData", "aggregator.AggregatorService"
 MOST_BYTES = 4 << 20  # of a message; clients accept no more unless told to
 MOST_REQUEST = 65_536
 DEADLINE = 10.0  # seconds a unary call may take whose client sets none
-LOOK = 0.5  # seconds between looks at the readiness
+LOOK = 0.5  # seconds between looks at the readiness, and at who is connected
+MOST_CONNECTIONS = "grpc.max_allowed_incoming_connections"
 OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
     ("grpc.max_send_message_length", MOST_BYTES),
@@ -93,7 +95,8 @@ class GrpcGateway:
     None while it is. ``venue``: whose instruments the legacy service sends; empty: Binance's. ``drain``: seconds
     calls have to end when the gateway stops. ``tokens``: see ``Guard``; ``guard``: one instead. ``heavy_requests``:
     costly calls that one address may have under way at once; ``push_per_address``: streams; ``requests_per_min``:
-    calls of one key, or address without a key, 0: any number; ``trusted_proxies``: see ``Addresses``. Raises
+    calls of one key, or address without a key, 0: any number; ``trusted_proxies``: see ``Addresses``.
+    ``max_connections``: TCP connections of all clients; ``connections_per_address``: of one of them. Raises
     ``ConfigError``.
     """
 
@@ -114,11 +117,15 @@ class GrpcGateway:
         push_per_address: int = 16_384,
         requests_per_min: int = 0,
         trusted_proxies: Collection[str] = (),
+        max_connections: int = 16_384,
+        connections_per_address: int = 16_384,
     ) -> None:
         self._market, self._host, self._port = market, host, port
         self._readiness, self._drain, self._tls = readiness, drain, tls or Tls()
         self._limits, self._guard = limits or Limits(), guard or Guard(tokens)
-        self._callers = Callers(Addresses(trusted_proxies), Limiter(requests_per_min, self._guard, market.now))
+        self._addresses = Addresses(trusted_proxies)
+        self._connections = max_connections, connections_per_address
+        self._callers = Callers(self._addresses, Limiter(requests_per_min, self._guard, market.now))
         self.quota = Quota(heavy_requests, 64)
         self.push_quota = Quota(push_per_address, what="push connections", setting="server.push_per_address")
         self._hub = Hub(market, self._limits, "grpc")
@@ -128,7 +135,7 @@ class GrpcGateway:
         self._sinks: set[Sink] = set()
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self.address = ""
 
     @property
@@ -158,7 +165,9 @@ class GrpcGateway:
 
     async def __aenter__(self) -> Self:
         checks = () if self._guard.open else (GuardInterceptor(self._guard),)
-        server = self._server = grpc.aio.server(interceptors=checks, options=OPTIONS)
+        server = self._server = grpc.aio.server(
+            interceptors=checks, options=[*OPTIONS, (MOST_CONNECTIONS, self._connections[0])]
+        )
         self._add_services(server)
         host = f"[{self._host}]" if ":" in self._host else self._host
         credentials, wanted = self._tls.credentials(), f"{host}:{self._port}"
@@ -174,13 +183,18 @@ class GrpcGateway:
         await self._candlesticks.start()
         await self._tell_health()
         await server.start()
-        self._watching = asyncio.create_task(self._watch_health(), name="grpc health")
+        connections = Connections(port, self._connections[1], self._addresses)
+        self._watching = [
+            asyncio.create_task(self._watch_health(), name="grpc health"),
+            asyncio.create_task(self._watch_connections(connections), name="grpc connections"),
+        ]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Not serving any more; streams get what waits and end UNAVAILABLE, calls finish, within ``drain``."""
-        assert self._server is not None and self._watching is not None
-        self._watching.cancel()
+        assert self._server is not None
+        for task in self._watching:
+            task.cancel()
         await self._health.enter_graceful_shutdown()
         for stream in list(self._streams):
             stream.going_away()
@@ -262,6 +276,11 @@ class GrpcGateway:
         while True:
             await asyncio.sleep(LOOK)
             await self._tell_health()
+
+    async def _watch_connections(self, connections: Connections) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            await asyncio.to_thread(connections.look)
 
 
 def _answering(

@@ -21,8 +21,22 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from picows import WSUpgradeRequest
 
 from tapewick import __version__
-from tapewick.gateways import _docs, _operation, _problem, _repair, export, rest, sse, static, stream, udf, watch
+from tapewick.gateways import (
+    _docs,
+    _operation,
+    _problem,
+    _repair,
+    export,
+    orders,
+    rest,
+    sse,
+    static,
+    stream,
+    udf,
+    watch,
+)
 from tapewick.gateways._address import Addresses
+from tapewick.gateways._asking import TextRequest
 from tapewick.gateways._audited import audited
 from tapewick.gateways._auth import PUBLIC, Guard, route_guard
 from tapewick.gateways._bridge import Answer as Upgrade
@@ -56,7 +70,8 @@ class HttpGateway:
     ``port`` 0 lets the system choose: ``url`` tells. ``readiness`` returns why the process is not
     ready, None while it is. ``allowed_origins``: other web origins that may call the API. ``drain``:
     seconds clients have to take what is queued when the gateway stops. ``binance``: what Binance clients
-    are served. ``tls_cert``, ``tls_key``: PEM files; with them the port speaks TLS only.
+    are served. ``tls_cert``, ``tls_key``: PEM files; with them the port speaks TLS only. ``tls_client_ca``: of the
+    authority whose certificates clients must show; "": none.
     ``heavy_requests``: costly ones that one address may have under way at once; ``push_per_address``: WebSockets
     and event streams it may have open. ``tokens``: see ``Guard``. ``ws_deflate``: compress frames for WebSocket
     clients that offer it. ``guard``: instead of ``tokens``, with stored keys too; ``ingest``: what may be written,
@@ -80,6 +95,7 @@ class HttpGateway:
         binance: Options | None = None,
         tls_cert: str = "",
         tls_key: str = "",
+        tls_client_ca: str = "",
         heavy_requests: int = 8,
         push_per_address: int = 16_384,
         tokens: Collection[str] = (),
@@ -104,7 +120,7 @@ class HttpGateway:
         self._limiter = Limiter(requests_per_min, self._guard, market.now)
         places = Quota(connections_per_address, what="connections", setting="server.connections_per_address")
         self._entrance = Entrance(Addresses(trusted_proxies), places, self._limiter)
-        made = partial(Port, tls=Tls(tls_cert, tls_key), drain=drain, entrance=self._entrance)
+        made = partial(Port, tls=Tls(tls_cert, tls_key, tls_client_ca), drain=drain, entrance=self._entrance)
         self._public, self._own = made(host, port), None if admin is None else made(*admin)
         wanted = binance or Options()
         self.binance = BinanceGateway(market, self._hub, wanted, self._origins) if wanted.enabled else None
@@ -179,6 +195,7 @@ class HttpGateway:
         app = Litestar(
             [
                 rest.router(),
+                orders.router(),
                 export.router(),
                 udf.router(),
                 sse.handler(self._market, self._hub, self._origins, self.push_quota, self._guard),
@@ -196,6 +213,7 @@ class HttpGateway:
             ),
             cors_config=_cors(self._origins),
             logging_config=None,
+            request_class=TextRequest,
             state=State({"market": self._market, "quota": self.quota}),
         )
         app.state.docs = _docs.render(app.openapi_schema.to_schema())
@@ -209,6 +227,7 @@ class HttpGateway:
             guards=[route_guard(self._guard)],
             openapi_config=None,
             logging_config=None,
+            request_class=TextRequest,
             state=State({"market": self._market, "quota": self.quota}),
         )
 

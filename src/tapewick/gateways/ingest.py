@@ -45,7 +45,6 @@ log = structlog.get_logger()
 AnyRequest = Request[Any, Any, Any]
 MOST_KEY = 255  # characters of an idempotency key
 MOST_UNDER_WAY = 64  # requests; more are told that the server is full
-SCALE = 8
 FIRST_LOOK, LAST_LOOK = 0.02, 0.5  # seconds between two looks for the answer of the same request elsewhere
 TURN_PATIENCE = 15.0  # seconds to wait for it
 STORE_PATIENCE = 20.0  # seconds after which a store that says nothing is taken to be away
@@ -111,9 +110,10 @@ class IngestGateway:
         body = await self._body(request)
         key = request.headers.get("idempotency-key", "")
         if signed:
-            message = self._signatures.check(request.headers.get, body, self._now() / 1e9)
+            message, source = self._signatures.check(request.headers.get, body, self._now() / 1e9)
             # The header is not signed: with another one a message that was overheard would count as a new one.
-            grant, key = Grant("webhook", frozenset({"ingest"}), f"{VENUE}:*"), message
+            name = f"webhook {source}" if source else "webhook"
+            grant, key = Grant(name, frozenset({"ingest"}), f"{VENUE}:*", source), message
         assert grant is not None
         if len(key) > MOST_KEY:
             raise BadRequest(f"a key has at most {MOST_KEY} characters", field="idempotency-key")
@@ -139,7 +139,7 @@ class IngestGateway:
     async def _once(self, grant: Grant, key: str, body: bytes) -> Response[bytes]:
         """The answer of before where the same request was answered; of two at once the second waits."""
         answers = self._answers
-        known = await self._turn(grant.id, key, sha256(body).digest())
+        known = await self._turn(grant.sender, key, sha256(body).digest())
         if known is not None:
             replayed = answer(known, 202)
             replayed.headers["idempotent-replayed"] = "true"
@@ -147,12 +147,12 @@ class IngestGateway:
         try:
             response = await self._work(grant, key, body)
         except BadRequest:
-            await answers.forget(grant.id, key)
+            await answers.forget(grant.sender, key)
             raise
         except BaseException:
-            await asyncio.shield(answers.release(grant.id, key))
+            await asyncio.shield(answers.release(grant.sender, key))
             raise
-        await answers.end(grant.id, key, response.content)
+        await answers.end(grant.sender, key, response.content)
         return response
 
     async def _turn(self, owner: str, key: str, digest: bytes) -> bytes | None:
@@ -174,7 +174,7 @@ class IngestGateway:
             raise Unavailable(f"nothing can be stored now: {cause}", retry_after=RETRY_AFTER)
         now = self._now()
         items = Items(batch, grant, key, now // 1_000_000)
-        known = await self._known(items.instruments(), batch.id_kind)
+        known = await self._known(items)
         for trades, indices in items.batches(known, now):
             await self._bring(known[trades.instrument], trades, indices, items)
         verdicts = [verdict for verdict in items.verdicts if verdict is not None]
@@ -198,14 +198,16 @@ class IngestGateway:
         if cause is None:
             try:
                 async with asyncio.timeout(STORE_PATIENCE):
-                    new = await self._intake.store(trades)
+                    outcome = await self._intake.store(trades)
             except (StoreError, Unavailable, TimeoutError) as error:
                 if self._backlog is None and not isinstance(error, TimeoutError):
                     raise
                 cause, alone = str(error) or "the store does not answer", isinstance(error, Unavailable | TimeoutError)
             else:
-                for index, fresh in zip(indices, new.tolist(), strict=True):
+                for index, fresh, other in zip(indices, *map(list, outcome), strict=True):
                     items.verdicts[index] = Verdict(index, "accepted" if fresh else "duplicate")
+                    if other:
+                        items.conflict(index)
                 return
         if self._backlog is None:
             raise Unavailable(f"nothing can be stored now: {cause}", retry_after=RETRY_AFTER)
@@ -217,21 +219,27 @@ class IngestGateway:
         """Why nothing can be stored at the moment; None while it can, as far as is known."""
         return self._trouble() or (self._backlog.cause if self._backlog is not None else None)
 
-    async def _known(self, ids: set[str], id_kind: Any) -> dict[str, Instrument]:
-        """The instruments with a tape; new ones get theirs if they may. Raises ``Unavailable`` where that cannot be
-        told now: what an instrument is must be known before trades of it can be kept."""
+    async def _known(self, items: Items) -> dict[str, Instrument]:
+        """The instruments with a tape; new ones get theirs if they may and any item is a trade of it. Raises
+        ``Unavailable`` where that cannot be told now: what an instrument is must be known before trades of it can be
+        kept."""
+        ids = items.instruments()
         try:
             async with asyncio.timeout(STORE_PATIENCE):
                 known = await self._intake.instruments(ids)
                 missing = sorted(id for id in ids - known.keys() if registrable(id))
                 if not self._options.auto_register or not missing:
                     return known
+                new = [items.new(id) for id in missing]
                 if (cause := self._away()) is not None:
                     raise StoreError(cause)
-                for id in missing:
+                for one in new:
+                    if not items.fitting(one):
+                        known[one.id] = one  # so that its items are told what is wrong with them
+                        continue
                     async with self._registering:  # of many at once none may slip past the limit
                         if await self._intake.count(VENUE) < self._options.max_instruments:
-                            known[id] = await self._intake.register(_new(id, id_kind))
+                            known[one.id] = await self._intake.register(one)
         except (StoreError, TimeoutError) as error:
             raise Unavailable(
                 "nothing is known here of an instrument among them, and no new one can be made now: "
@@ -259,11 +267,6 @@ class IngestGateway:
             return await self.take(request)
 
         return ingest
-
-
-def _new(id: str, id_kind: Any) -> Instrument:
-    venue, _, symbol = id.partition(":")
-    return Instrument(id=id, venue=venue, symbol=symbol, price_scale=SCALE, size_scale=SCALE, id_kind=id_kind)
 
 
 def _spec(text: str) -> ResponseSpec:

@@ -24,11 +24,13 @@ class WatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     instrument: str
 
 
-class WatchAnswer(msgspec.Struct):
-    """One watched instrument. ``collected``: it has a tape; ``pending``: no collector has answered yet."""
+class WatchAnswer(msgspec.Struct, omit_defaults=True):
+    """One watched instrument. ``collected``: it has a tape; ``pending``: no collector has answered yet; ``refused``:
+    a collector cannot collect it, ``detail`` says why."""
 
     instrument: str
     state: State
+    detail: str = ""
 
 
 class WatchList(msgspec.Struct):
@@ -53,7 +55,7 @@ async def watched(request: AnyRequest) -> Response[bytes]:
     """What was asked for here and at every other gateway, by id; not what the settings of collectors name."""
     only_known(request)
     found = await market_of(request).watches().listed()
-    return answer(msgspec.json.encode(WatchList([WatchAnswer(*row) for row in found.items()])))
+    return answer(msgspec.json.encode(WatchList([WatchAnswer(id, *how) for id, how in found.items()])))
 
 
 @post(
@@ -63,7 +65,7 @@ async def watched(request: AnyRequest) -> Response[bytes]:
     summary="Collect an instrument from now on",
     responses={
         201: _good(WatchAnswer, "It has a tape"),
-        202: _good(WatchAnswer, "No collector has answered yet; channel health tells when one does"),
+        202: _good(WatchAnswer, "No collector has answered yet; a refusal that comes later takes the wish back"),
         **_BAD,
     },
 )

@@ -24,7 +24,7 @@ REACH = 0.003  # how far from the best price the book goes, as a share of it
 IDS_PER_STEP = 8
 FIRST_ID = 1_000
 KEPT = 64
-MOST_STEPS = 250  # of a pause longer than these 5 s only the outcome is told
+MOST_STEPS = 50  # of a pause longer than this second only the outcome is told: nobody was served in between
 _MASK = 2**64 - 1
 
 

@@ -33,7 +33,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 NEVER = 1 << 62
 CATCH_UP_MS = 10_000  # after a suspended machine wakes, older trades are a hole, as at a real venue
-CATCH_UP_STEPS = 500
+CATCH_UP_STEPS = 25  # after a pause: more would take longer than it lasted where the machine is that busy
 CATCH_UP_BARS = 1000
 _DEPTH = re.compile(r"depth(5|10|20|)(?:@(0|100|250|500|1000)ms)?", re.ASCII)
 

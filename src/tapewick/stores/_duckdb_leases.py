@@ -29,6 +29,11 @@ class LeaseTable:
         self._leases = standing | dict.fromkeys(mine, (holder, now + ttl))
         return {name: Lease(who, end - now) for name, (who, end) in sorted(self._leases.items())}
 
+    def holds(self, name: str, holder: str) -> bool:
+        """Whether ``holder`` holds ``name`` now; any thread may ask."""
+        who, end = self._leases.get(name, ("", 0.0))
+        return who == holder and end > time.monotonic()
+
     def release(self, holder: str, names: Collection[str]) -> None:
         """Let go of those of ``names`` that ``holder`` holds."""
         for name in names:

@@ -1,6 +1,7 @@
 """Answers to requests with an idempotency key in the table ``ingest_keys``: the same from every gateway.
 
-Whose turn a request is has a bound by the server's clock, so that one whose gateway was killed can be taken up.
+Whose turn a request is has a bound by the server's clock, so that one whose gateway was killed can be taken up; a turn
+that ends later than one that begins now was given before that clock was set back, and counts as over.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ ON CONFLICT (owner, key) DO UPDATE SET
     digest = excluded.digest, answer = NULL, turn = excluded.turn, until = excluded.until,
     at = CASE WHEN known.at <= $7 THEN excluded.at ELSE known.at END
 WHERE known.at <= $7
-   OR (known.answer IS NULL AND known.digest = excluded.digest AND known.until <= clock_timestamp())
+   OR (known.answer IS NULL AND known.digest = excluded.digest
+       AND (known.until <= clock_timestamp() OR known.until > excluded.until))
 RETURNING TRUE
 """
 _MINE = "WHERE owner = $1 AND key = $2 AND turn = $3"

@@ -7,7 +7,7 @@ that layout *is* the message.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ Columns = Mapping[str, npt.NDArray[Any]] | npt.NDArray[np.void]
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, flags, length of the header's extension
 TRAILER = b"\xff\xff"
-MESSAGE = 1 << 20  # bytes of one CopyData message
+MESSAGE = 1 << 16  # bytes of one CopyData message: encoded in cache, and the server takes its rows when it has it whole
 
 
 class Layout:
@@ -44,17 +44,21 @@ class Layout:
         """No rows."""
         return np.empty(0, self.row)
 
-    def encode(self, columns: Columns, count: int) -> npt.NDArray[np.uint8]:
-        """``count`` rows as the bytes of a whole COPY."""
-        size = len(HEADER) + count * self.row.itemsize
-        message = np.empty(size + len(TRAILER), np.uint8)
-        message[: len(HEADER)], message[size:] = np.frombuffer(HEADER, np.uint8), np.frombuffer(TRAILER, np.uint8)
-        body = message[len(HEADER) : size]
-        body.reshape(count, self.row.itemsize)[:] = self._blank.view(np.uint8)
-        rows = body.view(self.row)
+    def encode(self, columns: Columns, count: int) -> Iterator[bytes]:
+        """``count`` rows as the messages of a whole COPY, each made when it is asked for."""
+        most = max(MESSAGE // self.row.itemsize, 1)
+        for start in range(0, max(count, 1), most):
+            end = min(start + most, count)
+            rows = self._rows(columns, start, end)
+            first, last = HEADER if start == 0 else b"", TRAILER if end == count else b""
+            yield b"".join((first, rows.data, last))
+
+    def _rows(self, columns: Columns, start: int, end: int) -> npt.NDArray[np.void]:
+        rows = np.empty(end - start, self.row)
+        rows.view(np.uint8).reshape(len(rows), self.row.itemsize)[:] = self._blank.view(np.uint8)
         for name in self.names:
-            rows[name] = columns[name]
-        return message
+            rows[name] = columns[name][start:end]
+        return rows
 
     def decode(self, message: bytes) -> npt.NDArray[np.void]:
         """The rows of a whole COPY, a read-only view. Raises ``StoreError`` for another layout."""
@@ -67,7 +71,7 @@ class Layout:
         return rows
 
 
-async def messages(copy: npt.NDArray[np.uint8]) -> AsyncIterator[npt.NDArray[np.uint8]]:
-    """A COPY cut into messages."""
-    for start in range(0, len(copy), MESSAGE):
-        yield copy[start : start + MESSAGE]
+async def messages(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """The parts of a COPY as the driver takes them."""
+    for part in parts:
+        yield part

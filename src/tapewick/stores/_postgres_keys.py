@@ -99,13 +99,17 @@ class KeyTable:
         return found
 
     async def create(
-        self, scopes: Collection[str], *, instruments: str = "*", days: float = 0, note: str = ""
+        self,
+        scopes: Collection[str],
+        *,
+        instruments: str = "*",
+        days: float = 0,
+        note: str = "",
+        source: str | None = None,
     ) -> tuple[Key, str]:
-        """A new key, and the secret text to give to its bearer: it can never be shown again.
-
-        ``days`` 0: it does not expire. Raises ``ConfigError`` for a scope there is not.
-        """
-        key, token = made(scopes, self.now, instruments=instruments, days=days, note=note)
+        """A new key, and the secret text to give to its bearer: it can never be shown again. Options and errors as of
+        ``tapewick.keys.made``."""
+        key, token = made(scopes, self.now, instruments=instruments, days=days, note=note, source=source)
         values = [list(value) if isinstance(value, tuple) else value for value in key]
 
         async def job(connection: Connection) -> None:

@@ -2,6 +2,10 @@
 
 Takers come one after the other, by a lock on the whole table, and time is the server's. A transaction whose
 process stands still is ended after seconds, long before its leases run out: it holds up nobody.
+
+A server's clock may be set back, or a standby be promoted whose clock is behind. Whoever asks next then has every lease
+end after its own time from that moment on: a dead holder's name is free that soon, and a living one, who counts from
+before it asked and by another clock, has stopped before.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ __all__ = ["lease", "release", "watch", "watched"]
 _ALONE = """
 SET LOCAL synchronous_commit = off;
 SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '2s';
-LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE
+LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE;
+UPDATE leases SET expires_at = clock_timestamp() + lasts * '1 second'::INTERVAL
+WHERE expires_at > clock_timestamp() + lasts * '1 second'::INTERVAL
 """
 _TAKE = """
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
@@ -28,14 +34,16 @@ gone AS (
     DELETE FROM leases USING clock WHERE expires_at <= now AND name <> ALL($2::TEXT[])
 ),
 renewed AS (
-    UPDATE leases SET expires_at = now + $3::FLOAT8 * '1 second'::INTERVAL FROM clock
+    UPDATE leases SET expires_at = now + $3::FLOAT8 * '1 second'::INTERVAL, lasts = $3::FLOAT8 FROM clock
     WHERE holder = $1::TEXT AND expires_at > now AND name <> ALL($2::TEXT[])
     RETURNING name, holder, expires_at
 ),
 taken AS (
-    INSERT INTO leases SELECT DISTINCT n, $1::TEXT, now + $3::FLOAT8 * '1 second'::INTERVAL
+    INSERT INTO leases (name, holder, expires_at, lasts)
+    SELECT DISTINCT n, $1::TEXT, now + $3::FLOAT8 * '1 second'::INTERVAL, $3::FLOAT8
     FROM unnest($2::TEXT[]) AS wanted(n), clock
-    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+    ON CONFLICT (name) DO UPDATE
+    SET holder = excluded.holder, expires_at = excluded.expires_at, lasts = excluded.lasts
     WHERE leases.holder = excluded.holder OR leases.expires_at <= (SELECT now FROM clock)
     RETURNING name, holder, expires_at
 )

@@ -12,7 +12,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tapewick.errors import ConfigError, MissingExtra, StoreBusy, StoreDamaged, StoreError
 
@@ -38,7 +38,7 @@ WAIT = 30.0  # seconds to wait for a free connection
 SESSION = {
     "application_name": "tapewick",
     "jit": "off",
-    "lock_timeout": "30s",  # how long a statement waits for another's row
+    "lock_timeout": "5s",  # how long a statement waits for what another has locked, before that is told and tried again
     # After which a transaction whose process stands still is ended and its rows are free again.
     "idle_in_transaction_session_timeout": "15s",
 }
@@ -66,6 +66,7 @@ class Database:
         """Why reads are not answered, as of a few seconds ago; None while they are."""
         self._write_pool: Pool | None = None
         self._read_pool: Pool | None = None
+        self._strays: set[asyncio.Future[Any]] = set()
 
     async def open(self) -> None:
         """Connect. A reader of its own server needs only that."""
@@ -102,6 +103,23 @@ class Database:
         return await self._run(pool, dsn, job, isolation="repeatable_read", readonly=True)
 
     async def _run(self, pool: Pool | None, dsn: str, job: Job[T], *, isolation: str, readonly: bool) -> T:
+        """Who is cancelled does not wait for the driver: it asks the server to stop what it does, which one that stands
+        still does not answer either."""
+        work = asyncio.ensure_future(self._transact(pool, dsn, job, isolation=isolation, readonly=readonly))
+        try:
+            return await asyncio.shield(work)
+        finally:
+            if not work.done():
+                work.cancel()
+                self._strays.add(work)
+                work.add_done_callback(self._over)
+
+    def _over(self, work: asyncio.Future[Any]) -> None:
+        self._strays.discard(work)
+        if not work.cancelled():
+            work.exception()  # nobody waits for it
+
+    async def _transact(self, pool: Pool | None, dsn: str, job: Job[T], *, isolation: str, readonly: bool) -> T:
         if pool is None:
             raise StoreError("the store is not open")
         try:
@@ -212,7 +230,11 @@ _MEANINGS: dict[str, tuple[type[StoreError], str]] = {
     "53": (StoreError, "PostgreSQL at {place} lacks resources"),
     "25P03": (StoreBusy, "PostgreSQL at {place} ended a transaction that stood still for too long: it is retried"),
     "25006": (StoreError, "PostgreSQL at {place} is read-only: point store.dsn at the primary"),
-    "55P03": (StoreBusy, "another process keeps rows locked at {place}: it is retried"),
+    "55P03": (
+        StoreBusy,
+        "another session keeps rows or a table locked at {place}: it is retried; where that lasts, look in "
+        "pg_stat_activity for one that is idle in transaction, and end it",
+    ),
     "40": (StoreBusy, "another process changed the same rows at {place}: it is retried"),
     "57P04": (StoreError, "the database at {place} was dropped"),
     "57": (StoreError, "PostgreSQL at {place} is starting or stopping: it is retried"),

@@ -29,11 +29,12 @@ FROM instruments LEFT JOIN tape_head USING (number) WHERE number = $1
 """
 
 
-async def head(connection: Connection, key: int) -> tuple[Instrument, Head]:
-    """An instrument and how far its tape is; one no engine has claimed has the empty epoch."""
+async def head(connection: Connection, key: int, id: str) -> tuple[Instrument, Head]:
+    """An instrument and how far its tape is; one no engine has claimed has the empty epoch. Raises ``NotFound`` where
+    ``key`` is not (any more) the number of ``id``."""
     row = await connection.fetchrow(_HEAD, key)
-    if row is None:
-        raise NotFound(f"instrument {key} is no more: the store was emptied, start again")
+    if row is None or row["id"] != id:
+        raise NotFound(f"the store has no {id} any more (or, where it is a replica, not yet)")
     found = Instrument(**{name: row[name] for name in INSTRUMENT_NAMES})
     empty = row["epoch"] is None
     return found, Head(

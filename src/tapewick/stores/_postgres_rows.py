@@ -20,10 +20,12 @@ __all__ = [
     "CANDLES",
     "TRADES",
     "copy_candles",
+    "copy_in",
     "copy_out",
     "copy_trades",
     "fetch_candles",
     "instruments",
+    "trade_columns",
 ]
 
 TRADES = Layout(
@@ -75,6 +77,11 @@ async def copy_out(connection: Connection, layout: Layout, rest: str) -> npt.NDA
 
 async def copy_trades(connection: Connection, group: Sequence[TapeCommit]) -> None:
     """Add the trades of a commit group, which has some. Raises ``ModelError`` for a batch without seq."""
+    await copy_in(connection, "trades", TRADES, *trade_columns(group))
+
+
+def trade_columns(group: Sequence[TapeCommit]) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    """The columns of ``TRADES`` of a commit group, which has some, and how many rows they are."""
     owners = batches_of(group)
     batches = [batch for _, batch in owners]
     lengths = [len(batch) for batch in batches]
@@ -85,7 +92,7 @@ async def copy_trades(connection: Connection, group: Sequence[TapeCommit]) -> No
     for name in TRADES.names:
         if name not in columns:
             columns[name] = np.concatenate([getattr(batch, name) for batch in batches])
-    await copy_in(connection, "trades", TRADES, columns, sum(lengths))
+    return columns, sum(lengths)
 
 
 async def copy_candles(connection: Connection, table: str, rows: Candles) -> None:

@@ -5,6 +5,7 @@ One process at a time holds an advisory lock; each step is one transaction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tapewick.errors import StoreBusy, StoreError
@@ -14,7 +15,7 @@ from tapewick.timeframe import DAY
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-__all__ = ["Level", "applied", "behind", "detect", "run_steps"]
+__all__ = ["Level", "applied", "behind", "detect", "lacking", "run_steps"]
 
 LOCK = int.from_bytes(b"tapewick", "big")
 WRITER, READER = "tapewick_writer", "tapewick_reader"
@@ -141,10 +142,29 @@ GRANT USAGE ON SCHEMA {{schema}} TO {WRITER}, {READER};
 GRANT SELECT ON ALL TABLES IN SCHEMA {{schema}} TO {WRITER}, {READER};
 GRANT INSERT, UPDATE, DELETE ON
     instruments, trades, trade_hours, candles, open_candles, coverage, gaps, tape_head, books, retention_floors,
-    leases, watches, api_keys, ingest_keys, trade_keys
+    leases, watches, api_keys, ingest_keys, trade_keys,
+    scanner_state, blocks, order_events, orders, order_log
     TO {WRITER};
 REVOKE SELECT ON api_keys, ingest_keys FROM {READER};
 """
+
+
+async def lacking(connection: Connection, users: Mapping[str, str]) -> list[str]:
+    """What is to be done about rights yet, a line each; ``users``: who writes and who reads, by group."""
+    ask = "SELECT rolname FROM pg_roles WHERE rolname = ANY($1::TEXT[])"
+    known = {row["rolname"] for row in await connection.fetch(ask, [WRITER, READER, *users.values()])}
+    if missing := [role for role in (WRITER, READER) if role not in known]:
+        made = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in missing)
+        return [
+            f"the group roles {' and '.join(missing)} do not exist, and this user may not make them, so nobody was "
+            "given rights: where other users than the owner of the tables shall connect, have an administrator run "
+            f"`{made}` and `tapewick migrate up` again"
+        ]
+    told = []
+    for group, user in users.items():
+        if user in known and not await connection.fetchval("SELECT pg_has_role($1, $2, 'USAGE')", user, group):
+            told.append(f"the user {user} lacks rights: GRANT {group} TO {user}")
+    return told
 
 
 async def _grant(connection: Connection) -> None:

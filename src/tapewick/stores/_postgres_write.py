@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tapewick import metrics
 from tapewick.errors import Fenced, ModelError
-from tapewick.model import NO_TIME, Candles, Gap, Instrument, Origin, State, TapeCommit
+from tapewick.model import NO_TIME, Candles, Gap, Instrument, Origin, Refused, State, TapeCommit
 from tapewick.stores._postgres_names import write_names
 from tapewick.stores._postgres_rows import copy_candles, copy_trades, instruments
 from tapewick.stores._rows import INSTRUMENT_NAMES, Known, batches_of, candle_rows, merged, new_epoch
@@ -33,23 +33,25 @@ _OUT_OF_RANGE = "22003"  # SQL state of a number that its type cannot hold
 LONG = 3600.0  # seconds that rewriting a whole tape may take
 _SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
 _BATCH = (
-    "unnest($1::INTEGER[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[]) "
-    "AS batch(number, owner, expected_pos, seq, pos, watermark)"
+    "unnest($1::INTEGER[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], $7::TEXT[]) "
+    "AS batch(number, owner, expected_pos, seq, pos, watermark, epoch)"
 )
 _HOLD_HEADS = "SELECT FROM tape_head WHERE number = ANY($1::INTEGER[]) ORDER BY number FOR UPDATE"
 _MOVE_HEADS = f"""
 UPDATE tape_head SET seq = batch.seq, pos = batch.pos, watermark = batch.watermark FROM {_BATCH}
 WHERE tape_head.number = batch.number AND tape_head.owner = batch.owner AND tape_head.pos = batch.expected_pos
+AND tape_head.epoch = batch.epoch
 RETURNING tape_head.number, EXISTS (SELECT FROM retention_floors f WHERE f.number = tape_head.number) AS floored
 """
 _AT_HEADS = f"""
-SELECT number FROM tape_head WHERE (number, owner, seq, pos, watermark)
-IN (SELECT number, owner, seq, pos, watermark FROM {_BATCH})
+SELECT number FROM tape_head WHERE (number, owner, seq, pos, watermark, epoch)
+IN (SELECT number, owner, seq, pos, watermark, epoch FROM {_BATCH})
 """
 _REWOUND = """
-UPDATE tape_head SET epoch = batch.epoch, owner = greatest(tape_head.owner, batch.owner) + 1
-FROM unnest($1::INTEGER[], $2::BIGINT[], $3::BIGINT[], $4::TEXT[]) AS batch(number, owner, expected_pos, epoch)
-WHERE tape_head.number = batch.number AND (tape_head.owner < batch.owner
+UPDATE tape_head SET epoch = batch.fresh, owner = greatest(tape_head.owner, batch.owner) + 1
+FROM unnest($1::INTEGER[], $2::BIGINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[])
+AS batch(number, owner, expected_pos, epoch, fresh)
+WHERE tape_head.number = batch.number AND tape_head.epoch = batch.epoch AND (tape_head.owner < batch.owner
     OR tape_head.owner = batch.owner AND tape_head.pos < batch.expected_pos)
 RETURNING tape_head.number
 """
@@ -86,10 +88,17 @@ attempts = excluded.attempts, closed_at = excluded.closed_at
 """
 
 
+# Whoever stands still in here is ended soon, and who waits for a session that is not ours is soon told that it does.
+_ALONE = """
+SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '2s';
+LOCK TABLE instruments IN SHARE ROW EXCLUSIVE MODE
+"""
+
+
 async def put_instrument(connection: Connection, wanted: Instrument) -> Known:
     """Insert an instrument under the next number, or update what may change of a known one."""
     # One at a time, readers excepted: two collectors may bring the same instrument, and numbers have no holes.
-    await connection.execute("LOCK TABLE instruments IN SHARE ROW EXCLUSIVE MODE")
+    await connection.execute(_ALONE)
     known = await instruments(connection, "id = $1", wanted.id)
     if known:
         number, stored = known[0][0], merged(wanted, known[0][1])
@@ -136,7 +145,15 @@ async def commit(connection: Connection, group: Sequence[TapeCommit], now: int) 
     done = {row["number"] for row in await connection.fetch(_AT_HEADS, *heads)}
     refused = [part for part in group if part.number not in done and part.number not in moved]
     await _renew_rewound(connection, refused)
-    return frozenset(part.instrument for part in refused)
+    return await _told_apart(connection, refused)
+
+
+async def _told_apart(connection: Connection, refused: Sequence[TapeCommit]) -> Refused:
+    """Which tapes somebody else owns, and which are not those any more that were committed to: another epoch tells."""
+    ask = "SELECT number, epoch FROM tape_head WHERE number = ANY($1::INTEGER[])"
+    epochs = dict(await connection.fetch(ask, [part.number for part in refused]))
+    rewound = [part.instrument for part in refused if epochs.get(part.number) != part.head.epoch]
+    return Refused((part.instrument for part in refused), rewound)
 
 
 async def _renew_rewound(connection: Connection, refused: Sequence[TapeCommit]) -> None:
@@ -144,7 +161,7 @@ async def _renew_rewound(connection: Connection, refused: Sequence[TapeCommit]) 
 
     A replica that was promoted without the last commits, or a backup: their seq and pos will name other trades.
     """
-    columns = [(part.number, part.owner, part.expected_pos, new_epoch()) for part in refused]
+    columns = [(part.number, part.owner, part.expected_pos, part.head.epoch, new_epoch()) for part in refused]
     rows = await connection.fetch(_REWOUND, *map(list, zip(*columns, strict=True))) if columns else []
     if rows:
         gone = {row["number"] for row in rows}
@@ -156,9 +173,9 @@ async def _renew_rewound(connection: Connection, refused: Sequence[TapeCommit]) 
         )
 
 
-def _heads(group: Sequence[TapeCommit]) -> list[list[int]]:
+def _heads(group: Sequence[TapeCommit]) -> list[list[int | str]]:
     columns = [
-        (part.number, part.owner, part.expected_pos, part.head.seq, part.head.pos, part.head.watermark)
+        (part.number, part.owner, part.expected_pos, part.head.seq, part.head.pos, part.head.watermark, part.head.epoch)
         for part in group
     ]
     return [list(column) for column in zip(*columns, strict=True)]
@@ -238,18 +255,19 @@ async def put_imported(connection: Connection, number: int, rows: Candles) -> No
     await copy_candles(connection, "candles", rows)
 
 
-async def rescale(connection: Connection, number: int, price_scale: int, size_scale: int, owner: int | None) -> Known:
+async def rescale(
+    connection: Connection, number: int, id: str, price_scale: int, size_scale: int, owner: int | None
+) -> Known:
     """Multiply every stored price, size and sum up to wider scales.
 
     Raises ``ModelError``, changing nothing, when a value would no longer fit or a scale shrinks, ``Fenced`` when the
-    tape has another ``owner``.
+    tape has another ``owner`` or is no more.
     """
     await connection.execute(_HOLD_HEADS, [number])
-    [(_, known)] = await instruments(connection, "number = $1", number)
-    if owner is not None and owner != await connection.fetchval(
-        "SELECT owner FROM tape_head WHERE number = $1", number
-    ):
-        raise Fenced(frozenset({known.id}))
+    known = next((one for _, one in await instruments(connection, "number = $1", number)), None)
+    stored = await connection.fetchval("SELECT owner FROM tape_head WHERE number = $1", number)
+    if known is None or known.id != id or owner not in (None, stored):
+        raise Fenced(frozenset({id}))
     if price_scale < known.price_scale or size_scale < known.size_scale:
         raise ModelError(f"{known.id} has scales {known.price_scale} and {known.size_scale}: they only ever widen")
     price, size = 10 ** (price_scale - known.price_scale), 10 ** (size_scale - known.size_scale)
@@ -284,6 +302,7 @@ def _scaled_candle(price: int, size: int) -> str:
 
 async def raise_owners(connection: Connection, numbers: Sequence[int]) -> None:
     """Make every earlier owner of these tapes a stranger; an instrument without a tape gets one."""
+    await connection.execute("SET LOCAL lock_timeout = '30s'")  # who stands still is ended before, who works not
     await add_heads(connection, numbers)
     await connection.execute(_HOLD_HEADS, list(numbers))
     await connection.execute("UPDATE tape_head SET owner = owner + 1 WHERE number = ANY($1)", list(numbers))

@@ -25,14 +25,16 @@ from tapewick.stores import _duckdb_read as reads
 from tapewick.stores import _duckdb_write as writes
 from tapewick.stores._duckdb_check import problems
 from tapewick.stores._duckdb_file import FILE, DuckDBFile, migrate, set_wal_aside
-from tapewick.stores._duckdb_names import holds
+from tapewick.stores._duckdb_names import holds, numbered
 from tapewick.stores._duckdb_rows import instruments, trade_batch
+from tapewick.stores._duckdb_scans import DuckDBScans
+from tapewick.stores._likeness import unlike
 from tapewick.stores._rows import Known, Window, merged
 
 __all__ = ["FILE", "DuckDBStore", "migrate", "set_wal_aside"]
 
 
-class DuckDBStore:
+class DuckDBStore(DuckDBScans):
     """``protocols.Store`` on ``<folder>/tape.duckdb``.
 
     ``async with`` opens it (``StoreBusy``: another process owns it; ``StoreDamaged``: it
@@ -109,6 +111,12 @@ class DuckDBStore:
         """Which of ``names`` (n, 2) belong to trades the tape was ever given."""
         number, _ = self._find(instrument)
         return await self._file.read(partial(holds, number=number, names=names))
+
+    async def unlike(self, instrument: str, batch: TradeBatch, since: int = 0) -> npt.NDArray[np.bool_]:
+        """Which trades of ``batch`` the tape has under their ids with other values."""
+        number, _ = self._find(instrument)
+        found, scales = await self._file.read(partial(numbered, number=number, batch=batch, since=since))
+        return unlike(batch, found, scales, (await self.floor(instrument, 0)).time)
 
     async def put_imported(self, instrument: str, rows: Candles) -> None:
         """Replace import rows of the same (tf, open_time)."""

@@ -7,15 +7,16 @@ instrument's head has one owner, and every commit of anybody else is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
 from tapewick.clock import Clock, RealClock
-from tapewick.errors import ModelError, NotFound, StoreError
+from tapewick.errors import ModelError, NotFound, StoreBusy, StoreError
 from tapewick.model import I64, BookUpdate, Candles, Floor, Head, Instrument, Lease, TapeCommit, TapeState, TradeBatch
 from tapewick.stores import _postgres_books as books
 from tapewick.stores import _postgres_leases as leases
@@ -24,21 +25,25 @@ from tapewick.stores import _postgres_replica as replica
 from tapewick.stores import _postgres_retention as retention
 from tapewick.stores import _postgres_schema as schema
 from tapewick.stores import _postgres_write as writes
+from tapewick.stores._likeness import unlike
 from tapewick.stores._postgres_check import problems
 from tapewick.stores._postgres_freeing import freeing
-from tapewick.stores._postgres_names import holds
+from tapewick.stores._postgres_names import holds, numbered
 from tapewick.stores._postgres_pool import Database, Wanted, single
 from tapewick.stores._postgres_rows import instruments as stored_instruments
+from tapewick.stores._postgres_scans import PostgresScans
 from tapewick.stores._postgres_schema import Level
 from tapewick.stores._rows import Known, Window, trade_batch
 
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-__all__ = ["PostgresStore", "migrate"]
+__all__ = ["PostgresStore", "lacking", "migrate"]
+
+T = TypeVar("T")
 
 
-class PostgresStore:
+class PostgresStore(PostgresScans):
     """``protocols.Store`` on the database ``dsn`` names.
 
     ``async with`` connects and brings the schema up to date, for which the user must own the tables (or
@@ -101,9 +106,10 @@ class PostgresStore:
         await migrate(self._migrate_dsn)
 
     async def _learn(self) -> None:
-        # Of the primary: what an engine does not know of it cannot claim, and a replica may be behind.
-        for number, instrument in await self._database.read(stored_instruments, primary=True):
-            self._known[instrument.id] = (number, instrument)
+        # Of the primary: what an engine does not know of it cannot claim, and a replica may be behind. All anew: of a
+        # store that was restored meanwhile, an instrument may be gone and its number another's.
+        found = await self._database.read(stored_instruments, primary=True)
+        self._known = {instrument.id: (number, instrument) for number, instrument in found}
 
     async def instruments(self) -> list[Instrument]:
         await self._learn()  # another process may have added some
@@ -125,6 +131,9 @@ class PostgresStore:
             await writes.raise_owners(connection, numbers)
             # From here on nobody else changes these tapes; what others changed until now is read, scales too.
             fresh = dict(await stored_instruments(connection, "number = ANY($1)", numbers))
+            if any(number not in fresh or fresh[number].id != known.id for number, known in wanted):
+                self._known = {}
+                raise StoreBusy("the store was restored or emptied at this moment: it is read again")
             known = [(number, fresh[number]) for number in numbers]
             return await reads.states(connection, known, rows=True, every_gap=False)
 
@@ -149,7 +158,9 @@ class PostgresStore:
     ) -> Instrument:
         """Widen an instrument's scales and rescale everything stored, in one transaction."""
         number, _ = await self._find(instrument)
-        job = partial(writes.rescale, number=number, price_scale=price_scale, size_scale=size_scale, owner=owner)
+        job = partial(
+            writes.rescale, number=number, id=instrument, price_scale=price_scale, size_scale=size_scale, owner=owner
+        )
         return self._remember(await self._database.write(job))
 
     async def load_candles(self, number: int, keys: I64, windows: I64) -> Candles:
@@ -159,8 +170,13 @@ class PostgresStore:
 
     async def holds(self, instrument: str, names: I64) -> npt.NDArray[np.bool_]:
         """Which of ``names`` (n, 2) belong to trades the tape was ever given; asked of the primary."""
-        number, _ = await self._find(instrument)
-        return await self._database.read(partial(holds, key=number, names=names), primary=True)
+        return await self._of(instrument, partial(holds, id=instrument, names=names), primary=True)
+
+    async def unlike(self, instrument: str, batch: TradeBatch, since: int = 0) -> npt.NDArray[np.bool_]:
+        """Which trades of ``batch`` the tape has under their ids with other values; asked of the primary."""
+        job = partial(numbered, id=instrument, batch=batch, since=since)
+        found, scales = await self._of(instrument, job, primary=True)
+        return unlike(batch, found, scales, (await self.floor(instrument, 0)).time)
 
     async def put_imported(self, instrument: str, rows: Candles) -> None:
         """Replace import rows of the same (tf, open_time)."""
@@ -169,8 +185,7 @@ class PostgresStore:
             await self._database.write(partial(writes.put_imported, number=number, rows=rows))
 
     async def head(self, instrument: str) -> Head:
-        number, _ = await self._find(instrument)
-        return (await self._database.read(partial(reads.head, key=number)))[1]
+        return (await self._of(instrument, partial(reads.head, id=instrument)))[1]
 
     async def trades(
         self,
@@ -183,14 +198,13 @@ class PostgresStore:
         newest: bool = False,
     ) -> tuple[TradeBatch, Head]:
         """Trades with seq > ``since`` and ``start`` ≤ ts_event < ``end``, ascending by seq."""
-        number, _ = await self._find(instrument)
         window = Window(start, end, limit, newest and limit > 0)
 
-        async def job(connection: Connection) -> tuple[TradeBatch, Head]:
-            found, head = await reads.head(connection, number)
+        async def job(connection: Connection, number: int) -> tuple[TradeBatch, Head]:
+            found, head = await reads.head(connection, number, instrument)
             return trade_batch(await reads.trades(connection, number, since, head.seq, window), found, head), head
 
-        return await self._database.read(job)
+        return await self._of(instrument, job)
 
     async def candles(
         self,
@@ -204,27 +218,37 @@ class PostgresStore:
         newest: bool = False,
     ) -> tuple[Candles, Head]:
         """Rows ascending by open_time, or with ``since_pos`` the changed ones by pos."""
-        number, _ = await self._find(instrument)
         window = Window(start, end, limit, newest and limit > 0)
 
-        async def job(connection: Connection) -> tuple[Candles, Head]:
-            _, head = await reads.head(connection, number)
+        async def job(connection: Connection, number: int) -> tuple[Candles, Head]:
+            _, head = await reads.head(connection, number, instrument)
             if since_pos is not None:
                 return await reads.changed_candles(connection, number, tf, since_pos, window), head
             return await reads.candles(connection, number, tf, window), head
 
-        return await self._database.read(job)
+        return await self._of(instrument, job)
 
     async def floor(self, instrument: str, tf: int) -> Floor:
         """What ``expire`` has let go of a timeframe's candles, with ``tf`` 0 of the trades."""
-        number, _ = await self._find(instrument)
-        return await self._database.read(partial(retention.floor, number=number, tf=tf))
+
+        async def job(connection: Connection, number: int) -> Floor:
+            await reads.head(connection, number, instrument)
+            return await retention.floor(connection, number, tf)
+
+        return await self._of(instrument, job)
 
     async def coverage(self, instrument: str) -> TapeState:
         """Ranges, all gaps, head: a read-only ``TapeState`` without rows."""
-        wanted = [await self._find(instrument)]
-        states = await self._database.read(partial(reads.states, wanted=wanted, rows=False, every_gap=True))
-        return states[0]
+
+        async def job(connection: Connection, number: int) -> TapeState:
+            found, _ = await reads.head(connection, number, instrument)
+            return (await reads.states(connection, [(number, found)], rows=False, every_gap=True))[0]
+
+        try:
+            return await self._of(instrument, job)
+        except NotFound:  # of a replica that is behind: the primary has it, or this raises
+            number, known = await self._find(instrument)
+            return TapeState(instrument=known, number=number, epoch="", owner=0)
 
     async def put_books(self, rows: Sequence[BookUpdate]) -> None:
         """Store whole books in one transaction; one of a known instrument and time is left as it is."""
@@ -234,8 +258,12 @@ class PostgresStore:
 
     async def book_at(self, instrument: str, at: int) -> BookUpdate | None:
         """The newest stored book whose time is not after ``at`` (ns)."""
-        number, _ = await self._find(instrument)
-        return await self._database.read(partial(books.book_at, number=number, instrument=instrument, at=at))
+
+        async def job(connection: Connection, number: int) -> BookUpdate | None:
+            await reads.head(connection, number, instrument)
+            return await books.book_at(connection, number, instrument, at)
+
+        return await self._of(instrument, job)
 
     async def lease(self, holder: str, take: Collection[str], ttl: float) -> dict[str, Lease]:
         """Renew what ``holder`` holds, take what is free of ``take``, by the server's clock; every lease that holds."""
@@ -276,12 +304,39 @@ class PostgresStore:
         self._known[stored[1].id] = stored
         return stored[1]
 
+    async def _of(self, id: str, job: Callable[[Connection, int], Awaitable[T]], *, primary: bool = False) -> T:
+        """Read about one instrument by its number; where that is not its own any more, by the one it has now.
+
+        Raises ``NotFound`` for an instrument there is none of.
+        """
+        number, _ = await self._find(id)
+        try:
+            return await self._database.read(partial(_numbered, job=job, number=number), primary=primary)
+        except NotFound:
+            await self._learn()
+            number, _ = await self._find(id)
+        return await self._database.read(partial(_numbered, job=job, number=number), primary=primary)
+
     async def _find(self, id: str) -> Known:
         if id not in self._known:
             await self._learn()
         if id not in self._known:
             raise NotFound(f"there is no instrument {id!r}; /v1/instruments lists those there are")
         return self._known[id]
+
+
+async def _numbered(connection: Connection, job: Callable[[Connection, int], Awaitable[T]], number: int) -> T:
+    return await job(connection, number)
+
+
+async def lacking(dsn: str, *, writer: str, reader: str = "") -> list[str]:
+    """What is to be done yet for the users of the DSNs ``writer`` and ``reader`` to have their rights in the schema of
+    ``dsn``, its owner's; a line each."""
+    named = {schema.WRITER: urlsplit(writer).username, schema.READER: urlsplit(reader).username}
+    async with single(dsn) as connection:
+        owner = await connection.fetchval("SELECT current_user")
+        users = {group: unquote(user) for group, user in named.items() if user and unquote(user) != owner}
+        return await schema.lacking(connection, users)
 
 
 async def migrate(dsn: str, target: int | None = None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("trades", "candles", "head", "wanted", "instrument", "health", "book", "quote", "gap", "watch", "origin", "number")
+    __slots__ = ("trades", "candles", "head", "wanted", "instrument", "health", "book", "quote", "gap", "watch", "announcement", "origin", "number")
     TRADES_FIELD_NUMBER: _ClassVar[int]
     CANDLES_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class Envelope(_message.Message):
     QUOTE_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     trades: Trades
@@ -30,9 +31,10 @@ class Envelope(_message.Message):
     quote: Quote
     gap: Gap
     watch: Watch
+    announcement: Announcement
     origin: int
     number: int
-    def __init__(self, trades: _Optional[_Union[Trades, _Mapping]] = ..., candles: _Optional[_Union[Candles, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., instrument: _Optional[_Union[Instrument, _Mapping]] = ..., health: _Optional[_Union[Health, _Mapping]] = ..., book: _Optional[_Union[Book, _Mapping]] = ..., quote: _Optional[_Union[Quote, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., origin: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
+    def __init__(self, trades: _Optional[_Union[Trades, _Mapping]] = ..., candles: _Optional[_Union[Candles, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., instrument: _Optional[_Union[Instrument, _Mapping]] = ..., health: _Optional[_Union[Health, _Mapping]] = ..., book: _Optional[_Union[Book, _Mapping]] = ..., quote: _Optional[_Union[Quote, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., origin: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Trades(_message.Message):
     __slots__ = ("instrument", "price_scale", "size_scale", "trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side", "seq", "covers_given", "covers_from", "covers_to", "late", "clock", "source", "epoch", "key")
@@ -315,3 +317,108 @@ class Quote(_message.Message):
     size_scale: int
     source: str
     def __init__(self, instrument: _Optional[str] = ..., update_id: _Optional[int] = ..., bid: _Optional[int] = ..., bid_size: _Optional[int] = ..., ask: _Optional[int] = ..., ask_size: _Optional[int] = ..., ts_event: _Optional[int] = ..., ts_recv: _Optional[int] = ..., price_scale: _Optional[int] = ..., size_scale: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class Announcement(_message.Message):
+    __slots__ = ("component", "seq", "kind", "order_id", "finality", "confirmations", "event", "order")
+    COMPONENT_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    FINALITY_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMATIONS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    component: str
+    seq: int
+    kind: str
+    order_id: str
+    finality: str
+    confirmations: int
+    event: OrderEvent
+    order: Order
+    def __init__(self, component: _Optional[str] = ..., seq: _Optional[int] = ..., kind: _Optional[str] = ..., order_id: _Optional[str] = ..., finality: _Optional[str] = ..., confirmations: _Optional[int] = ..., event: _Optional[_Union[OrderEvent, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ...) -> None: ...
+
+class OrderEvent(_message.Message):
+    __slots__ = ("contract", "block", "block_hash", "tx_hash", "log_index", "ts", "kind", "order_id", "fields")
+    class FieldsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_HASH_FIELD_NUMBER: _ClassVar[int]
+    TX_HASH_FIELD_NUMBER: _ClassVar[int]
+    LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    TS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    contract: str
+    block: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    ts: int
+    kind: str
+    order_id: str
+    fields: _containers.ScalarMap[str, str]
+    def __init__(self, contract: _Optional[str] = ..., block: _Optional[int] = ..., block_hash: _Optional[str] = ..., tx_hash: _Optional[str] = ..., log_index: _Optional[int] = ..., ts: _Optional[int] = ..., kind: _Optional[str] = ..., order_id: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Order(_message.Message):
+    __slots__ = ("contract", "order_id", "status", "user", "token_in", "token_out", "amount_in", "target_price", "min_amount_out", "order_type", "is_long", "self_executable", "decimals_in", "decimals_out", "decimals_known", "stub", "created_at", "updated_at", "executed_at", "executor", "amount_out", "execution_tx_hash", "tx_hash", "block", "last_block", "last_block_hash")
+    CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_OUT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_IN_FIELD_NUMBER: _ClassVar[int]
+    TARGET_PRICE_FIELD_NUMBER: _ClassVar[int]
+    MIN_AMOUNT_OUT_FIELD_NUMBER: _ClassVar[int]
+    ORDER_TYPE_FIELD_NUMBER: _ClassVar[int]
+    IS_LONG_FIELD_NUMBER: _ClassVar[int]
+    SELF_EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    DECIMALS_IN_FIELD_NUMBER: _ClassVar[int]
+    DECIMALS_OUT_FIELD_NUMBER: _ClassVar[int]
+    DECIMALS_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    STUB_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXECUTOR_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_OUT_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_TX_HASH_FIELD_NUMBER: _ClassVar[int]
+    TX_HASH_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    LAST_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    LAST_BLOCK_HASH_FIELD_NUMBER: _ClassVar[int]
+    contract: str
+    order_id: str
+    status: str
+    user: str
+    token_in: str
+    token_out: str
+    amount_in: str
+    target_price: str
+    min_amount_out: str
+    order_type: str
+    is_long: bool
+    self_executable: bool
+    decimals_in: int
+    decimals_out: int
+    decimals_known: bool
+    stub: bool
+    created_at: int
+    updated_at: int
+    executed_at: int
+    executor: str
+    amount_out: str
+    execution_tx_hash: str
+    tx_hash: str
+    block: int
+    last_block: int
+    last_block_hash: str
+    def __init__(self, contract: _Optional[str] = ..., order_id: _Optional[str] = ..., status: _Optional[str] = ..., user: _Optional[str] = ..., token_in: _Optional[str] = ..., token_out: _Optional[str] = ..., amount_in: _Optional[str] = ..., target_price: _Optional[str] = ..., min_amount_out: _Optional[str] = ..., order_type: _Optional[str] = ..., is_long: _Optional[bool] = ..., self_executable: _Optional[bool] = ..., decimals_in: _Optional[int] = ..., decimals_out: _Optional[int] = ..., decimals_known: _Optional[bool] = ..., stub: _Optional[bool] = ..., created_at: _Optional[int] = ..., updated_at: _Optional[int] = ..., executed_at: _Optional[int] = ..., executor: _Optional[str] = ..., amount_out: _Optional[str] = ..., execution_tx_hash: _Optional[str] = ..., tx_hash: _Optional[str] = ..., block: _Optional[int] = ..., last_block: _Optional[int] = ..., last_block_hash: _Optional[str] = ...) -> None: ...

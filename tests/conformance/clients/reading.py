@@ -35,7 +35,7 @@ CLOSED = 3
 STATES = 40
 """States of the client's own book to keep."""
 LEVELS = 5
-PATIENCE = 45.0
+PATIENCE = 120.0
 """Seconds after which a condition that has not come true is an error that says what is there."""
 
 

@@ -7,7 +7,9 @@ import reading
 
 server = reading.Server()
 # It refuses to ask for historical trades without any key, though the venue needs none.
-x = ccxt.binance({"enableRateLimit": False, "apiKey": "any", "options": {"fetchMarkets": {"types": ["spot"]}}})
+x = ccxt.binance(
+    {"enableRateLimit": False, "apiKey": "any", "timeout": 60_000, "options": {"fetchMarkets": {"types": ["spot"]}}}
+)
 x.urls["api"]["public"] = f"{server.rest}/api/v3"
 x.has["fetchCurrencies"] = False
 

@@ -73,7 +73,9 @@ class Watch:
 
 async def main() -> None:
     server = reading.Server()
-    x = ccxt.pro.binance({"enableRateLimit": False, "options": {"fetchMarkets": {"types": ["spot"]}}})
+    x = ccxt.pro.binance(
+        {"enableRateLimit": False, "timeout": 60_000, "options": {"fetchMarkets": {"types": ["spot"]}}}
+    )
     x.urls["api"]["public"] = f"{server.rest}/api/v3"
     x.urls["api"]["ws"]["spot"] = f"{server.ws}/ws"
     x.has["fetchCurrencies"] = False

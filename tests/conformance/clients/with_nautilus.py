@@ -1,9 +1,15 @@
-"""nautilus_trader: a trading node with the Binance data client, and an actor that keeps what it is told."""
+"""nautilus_trader: a trading node with the Binance data client, and an actor that keeps what it is told.
+
+Its data client asks for a book's snapshot without waiting until the stream has begun, and looks at no update id but
+the last of a frame. Where the stream begins after the snapshot, or a frame overtakes it, its book is wrong by its own
+doing: then the library's own way to begin anew is called. States count while the venue's rule for the ids holds.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 from typing import Any
 
 import pandas as pd
@@ -14,7 +20,7 @@ from nautilus_trader.common.actor import Actor
 from nautilus_trader.config import InstrumentProviderConfig, LoggingConfig, TradingNodeConfig
 from nautilus_trader.live.node import TradingNode
 from nautilus_trader.model.data import BarType, DataType
-from nautilus_trader.model.enums import AggressorSide, BookType
+from nautilus_trader.model.enums import AggressorSide, BookAction, BookType
 from nautilus_trader.model.identifiers import ClientId, InstrumentId, TraderId
 
 server = reading.Server()
@@ -43,6 +49,26 @@ def trade_told(tick: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class Factory(BinanceLiveDataClientFactory):
+    """The library's own; keeps the client it made, and the first update id of each frame of its book's stream."""
+
+    made: Any = None
+    firsts: dict[int, int] = {}
+
+    @staticmethod
+    def create(**named: Any) -> Any:
+        made = Factory.made = BinanceLiveDataClientFactory.create(**named)
+        handle = made._ws_handlers["@depth@"]
+
+        def seen(raw: bytes) -> None:
+            frame = json.loads(raw)["data"]
+            Factory.firsts[frame["u"]] = frame["U"]
+            handle(raw)
+
+        made._ws_handlers["@depth@"] = seen
+        return made
+
+
 class Reader(Actor):
     """Asks for history, subscribes to everything, keeps the node's own book's states."""
 
@@ -51,6 +77,7 @@ class Reader(Actor):
         self.trades: list[dict] = []
         self.past: dict[str, list[dict]] = {"trades": [], "bars": []}
         self.states: list[dict] = []
+        self.began = self.lost = False  # a snapshot was taken; frames do not follow on it or on each other
         self.quotes: list[dict] = []
         self.tickers: list[Any] = []
         self.snapshots: list[Any] = []
@@ -75,6 +102,14 @@ class Reader(Actor):
         self.bars.append(bar_told(bar))
 
     def on_order_book_deltas(self, deltas: Any) -> None:
+        if self.states and deltas.sequence == self.states[-1]["id"]:
+            return  # a frame that ends where the snapshot does, and came after it: the library applies it again
+        if deltas.deltas[0].action == BookAction.CLEAR:
+            self.states, self.began, self.lost = [], True, False
+        elif self.began and not Factory.firsts[deltas.sequence] <= self.states[-1]["id"] + 1 <= deltas.sequence:
+            self.lost = True
+        if not self.began or self.lost:
+            return
         book = self.cache.order_book(INSTRUMENT)
         told = {"id": deltas.sequence}
         for name, side in (("bids", book.bids()), ("asks", book.asks())):
@@ -94,6 +129,14 @@ class Reader(Actor):
         told = {"bars": self.bars, "trades": self.trades, "states": self.states, "quotes": self.quotes}
         told |= {"tickers": self.tickers, "past bars": self.past["bars"], "past trades": self.past["trades"]}
         return {name: len(rows) for name, rows in told.items()}
+
+    async def until_enough(self, node: asyncio.Future[Any]) -> None:
+        """Wait for enough of everything, beginning the book anew as often as the client has lost it."""
+        while not node.done() and not self.enough():
+            await reading.until(lambda: node.done() or self.lost or self.enough(), self.counts)
+            if self.lost:
+                await Factory.made._reconnect()
+                await reading.until(lambda: node.done() or not self.lost, self.counts)
 
     def enough(self) -> bool:
         least = {"bars": reading.CLOSED, "trades": reading.TRADES, "states": reading.STATES, "quotes": 3,
@@ -125,11 +168,11 @@ async def main() -> None:
     node = TradingNode(config=config, loop=asyncio.get_running_loop())
     reader = Reader()
     node.trader.add_actor(reader)
-    node.add_data_client_factory(BINANCE, BinanceLiveDataClientFactory)
+    node.add_data_client_factory(BINANCE, Factory)
     node.build()
     running = asyncio.create_task(node.run_async())
     await reading.until(lambda: node.trader.is_running or running.done(), lambda: node.trader)
-    await reading.until(lambda: running.done() or reader.enough(), reader.counts)
+    await reader.until_enough(running)
     reader.unsubscribe_trade_ticks(INSTRUMENT)
     instrument = reader.cache.instrument(INSTRUMENT)
     reading.tell(

@@ -15,7 +15,7 @@ server = reading.Server()
 
 def rest() -> dict[str, Any]:
     """Everything over the synchronous client."""
-    client = binance.Client()
+    client = binance.Client(requests_params={"timeout": 60})
     latest = client.get_klines(symbol=server.symbol, interval="1m", limit=reading.BARS)
     first = latest[len(latest) // 2][0]
     # get_historical_klines asks for the earliest bar first: startTime=0, limit=1.
@@ -84,17 +84,28 @@ async def single(sockets: binance.BinanceSocketManager, read: dict[str, Any]) ->
 async def kept_book(client: binance.AsyncClient, read: dict[str, Any]) -> None:
     """States of the DepthCacheManager's book.
 
-    It lays what it had buffered over a snapshot that may be newer, so it is right only once the
-    stream has passed the snapshot: its first second is left out.
+    It lays a frame that does not follow over a snapshot that may be newer, so it is right only once the stream has
+    passed the newest snapshot: until then its states do not count.
     """
     manager = DepthCacheManager(client, server.symbol, ws_interval=100, conv_type=Decimal)
     states: list[dict] = []
-    async with manager as kept:
-        for number in range(10 + reading.STATES):
-            cache = await asyncio.wait_for(kept.recv(), reading.PATIENCE)
-            if number >= 10:
-                levels = {"bids": cache.get_bids()[: reading.LEVELS], "asks": cache.get_asks()[: reading.LEVELS]}
-                states.append({"id": kept._last_update_id, **levels})
+    asked, newest = client.get_order_book, 0
+
+    async def noted(**named: Any) -> dict[str, Any]:
+        nonlocal newest
+        answer = await asked(**named)
+        newest = max(newest, answer["lastUpdateId"])
+        return answer
+
+    client.get_order_book = noted
+    async with asyncio.timeout(reading.PATIENCE), manager as kept:
+        while len(states) < reading.STATES:
+            cache = await kept.recv()
+            if kept._last_update_id < newest:
+                states.clear()
+                continue
+            levels = {"bids": cache.get_bids()[: reading.LEVELS], "asks": cache.get_asks()[: reading.LEVELS]}
+            states.append({"id": kept._last_update_id, **levels})
     read["books"]["kept"] = states
 
 

@@ -165,6 +165,7 @@ class Cluster:
             "TAPEWICK_REPAIR__WEIGHT_LIMIT": str(10**9),
             "TAPEWICK_VERIFY__INTERVAL_S": "0",
             "TAPEWICK_GRPC__ENABLED": "true",
+            "TAPEWICK_SERVER__LOCAL_ADMIN": "true",
             "TAPEWICK_LOG__LEVEL": "info",
             **more,
         }
@@ -183,7 +184,7 @@ class Cluster:
 
         async def answers() -> bool:
             with suppress(httpx2.TransportError):
-                async with httpx2.AsyncClient(trust_env=False, timeout=5) as client:
+                async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
                     return (await client.get(gateway.url + "/health/live")).status_code == 200
             return False
 
@@ -237,8 +238,21 @@ class Cluster:
         held = await self.store.lease("onlooker", (), 1.0)
         return {name: lease.holder for name, lease in held.items() if name.startswith(prefix)}
 
+    async def _live(self) -> None:
+        """Wait until what happens now gets stored: of what happens between a collector's death and its connection a
+        tape learns by the trades that come afterwards, of which there are none once trading has ended."""
+        now, markets = self.venue.now(), self.venue.markets()
+        last = {self.id(symbol): markets[symbol].last_id(now) for symbol in self.symbols}
+
+        async def reached() -> bool:
+            tapes = await self.tapes()
+            return all(id in tapes and len(tapes[id].ranges) and tapes[id].ranges[-1, 1] > last[id] for id in last)
+
+        await self.until(reached, "the tapes go on with what happens now")
+
     async def halt(self) -> dict[str, TapeState]:
         """End trading; wait until the store holds all that happened, without a hole."""
+        await self._live()
         self.clock.halt()
         now, markets = self.venue.now(), self.venue.markets()
         last = {self.id(symbol): markets[symbol].last_id(now) for symbol in self.symbols}

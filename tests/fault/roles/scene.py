@@ -24,6 +24,7 @@ class Scene:
         self.collectors: list[Role] = []
         self.engines: list[Role] = []
         self.gateways: list[Role] = []
+        self.scanners: list[Role] = []
         self.witnesses: list[Witness] = []
         self.posters: list[Poster] = []
         self._posting: list[asyncio.Task[None]] = []
@@ -31,7 +32,7 @@ class Scene:
 
     @property
     def roles(self) -> list[Role]:
-        return [*self.collectors, *self.engines, *self.gateways]
+        return [*self.collectors, *self.engines, *self.gateways, *self.scanners]
 
     async def begin(self, *, collectors: int, engines: int, gateways: int, **env: str) -> None:
         """Start that many of each, and wait until every symbol has a tape. 0 collectors: two, of half the symbols."""

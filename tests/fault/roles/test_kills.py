@@ -11,21 +11,34 @@ import random
 import pytest
 
 from tests.buses.rig import NETWORK, BusRig
+from tests.chain.orders_contract import OrdersContract
 from tests.fault.rig import seed
 from tests.fault.roles.rig import KILLS, LEASE, Role
 from tests.fault.roles.scene import Scene, scene
+from tests.fault.roles.trading import trading
+from tests.parts.anvil import Anvil, anvil
 from tests.parts.postgres import PostgresServer
+
+__all__ = ["anvil"]
+
+SLOWLY = 0.3  # seconds between two acts at most: there is much else to do here
 
 
 @pytest.mark.timeout(7200)
-async def test_roles_killed_at_random_lose_nothing_and_double_nothing(bus: BusRig, postgres: PostgresServer) -> None:
+async def test_roles_killed_at_random_lose_nothing_and_double_nothing(
+    bus: BusRig, postgres: PostgresServer, anvil: Anvil
+) -> None:
     chosen = seed()
     rng = random.Random(chosen)
-    async with scene(bus, postgres, chosen) as s:
+    contract = OrdersContract(anvil)
+    async with scene(bus, postgres, chosen) as s, trading(s.cluster, contract, chosen, pace=SLOWLY) as t:
+        s.scanners = [s.cluster.add("scan", **t.env)]
+        await t.stored()
         victims = _victims(s, rng)
         for _ in range(KILLS):
             await _cycle(s, rng, next(victims))
         await s.cluster.grown()
+        await t.stored(3)
         await s.shown(500)
         await s.acknowledged(10)
 
@@ -52,20 +65,24 @@ async def _cycle(s: Scene, rng: random.Random, victims: list[Role]) -> None:
 
 @pytest.mark.timeout(7200)
 async def test_a_storm_of_kills_stops_and_pauses_among_many(
-    postgres: PostgresServer, request: pytest.FixtureRequest
+    postgres: PostgresServer, anvil: Anvil, request: pytest.FixtureRequest
 ) -> None:
     """Two of each role; each time one or two are killed, stopped or paused past their lease. The seed names the bus."""
     chosen = seed()
     rng = random.Random(chosen)
     kind = rng.choice(NETWORK)
     bus = BusRig(kind, request.getfixturevalue(f"{kind}_server"))
-    async with scene(bus, postgres, chosen, collectors=2, engines=2, gateways=2) as s:
+    many = scene(bus, postgres, chosen, collectors=2, engines=2, gateways=2)
+    async with many as s, trading(s.cluster, OrdersContract(anvil), chosen, pace=SLOWLY) as t:
+        s.scanners = [s.cluster.add("scan", **t.env) for _ in range(2)]
+        await t.stored()
         for _ in range(max(KILLS // 2, 2)):
             before = await s.cluster.heads()
             await asyncio.gather(*(_strike(s, role, rng) for role in rng.sample(s.roles, rng.randint(1, 2))))
             if rng.random() < 0.7:
                 await s.cluster.grown(since=before)
         await s.cluster.grown()
+        await t.stored(3)
         await s.shown(200)
         await s.acknowledged(10)
 

@@ -35,7 +35,7 @@ async def balanced(s: Scene) -> AsyncIterator[NginxServer]:
 
 
 async def get(url: str, **asked: Any) -> Any:
-    async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=120) as client:
         answer = await client.get(url, params=asked)
         assert answer.status_code == 200, answer.text
         return answer.json()

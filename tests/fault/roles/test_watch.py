@@ -14,16 +14,13 @@ from tapewick.errors import NotFound
 from tapewick.model import partition_of
 from tests.buses.rig import BusRig
 from tests.fault.rig import seed
-from tests.fault.roles.rig import PARTITIONS, Role
+from tests.fault.roles.rig import PARTITIONS, PATIENCE, Role
 from tests.fault.roles.scene import Scene, scene
 from tests.parts.postgres import PostgresServer
 
-PROMISED = 2.0  # seconds from the answer to the first trade
-SLACK = 30.0  # seconds a machine that does much else may add
-
 
 async def ask(method: str, url: str, **more: Any) -> Any:
-    async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         answer = await client.request(method, f"{url}/v1/watch", **more)
         assert answer.status_code in (200, 201, 202), answer.text
         return answer.json()
@@ -33,15 +30,15 @@ async def first_trade(s: Scene, url: str, id: str) -> None:
     """Return once a client at ``url`` has been shown a live trade."""
 
     async def listed() -> bool:
-        async with Client(url) as client:
+        async with Client(url, timeout=PATIENCE) as client:
             try:
                 await client.instrument(id)
             except NotFound:
                 return False
         return True
 
-    await s.cluster.until(listed, f"{id} has a tape", PROMISED + SLACK)
-    async with Client(url) as client, client.stream(f"trade@{id}", snapshot=0) as stream:
+    await s.cluster.until(listed, f"{id} has a tape")
+    async with Client(url, timeout=PATIENCE) as client, client.stream(f"trade@{id}", snapshot=0) as stream:
         async for item in stream:
             if isinstance(item, Rows) and len(item):
                 return

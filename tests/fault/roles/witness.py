@@ -12,7 +12,7 @@ from tapewick.commands.feeder import Feeder
 from tapewick.errors import SourceError
 from tapewick.timeframe import STORED
 from tests.engine.brute import Trade, candles, values
-from tests.fault.roles.rig import Cluster
+from tests.fault.roles.rig import PATIENCE, Cluster
 
 __all__ = ["Names", "Poster", "Witness"]
 
@@ -57,7 +57,7 @@ class Witness:
 
     async def follow(self) -> None:
         """Go on from where it stands, for ever. Raises ``AssertionError`` for anything inexact."""
-        async with Client(self.url, token=self._token) as client:
+        async with Client(self.url, token=self._token, timeout=PATIENCE) as client:
             while True:
                 since: Any = dict(self.positions) or None
                 stream = client.stream(*self.channels, snapshot=1, since=since)
@@ -94,7 +94,7 @@ class Witness:
 
     async def assert_exact(self, cluster: Cluster) -> None:
         """Everything stored has come: each trade once and in order, each closed candle in its newest version."""
-        async with Client(self.url, token=self._token) as client:
+        async with Client(self.url, token=self._token, timeout=PATIENCE) as client:
             for id in self.ids:
                 last = (await cluster.store.head(id)).seq
 
@@ -121,7 +121,7 @@ class Witness:
             return self._newest(id) == settled
 
         try:
-            await cluster.until(candles_came, f"witness at {self.url}: the candles of {id} shown are those stored", 60)
+            await cluster.until(candles_came, f"witness at {self.url}: the candles of {id} shown are those stored")
         except AssertionError as error:
             shown = self._newest(id)
             differing = [at for at in shown.keys() | settled if shown.get(at) != settled.get(at)]

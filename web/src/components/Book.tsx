@@ -15,6 +15,7 @@ export function Book(): JSX.Element {
     const view = new BookView({
       panel: root,
       state: part("book-state"),
+      step: part("book-step") as HTMLSelectElement,
       asks: part("book-asks"),
       bids: part("book-bids"),
       mid: part("book-mid"),
@@ -29,6 +30,7 @@ export function Book(): JSX.Element {
     <section className={`book${stale ? " dimmed" : ""}`} aria-label="Order book" ref={panel}>
       <h2>
         Order book <small className="book-state" role="status" />
+        <select className="book-step" aria-label="Group prices by" title="Group prices by" />
       </h2>
       <p className="book-note" />
       <div className="book-head" aria-hidden="true">

@@ -259,6 +259,19 @@ it("draws the book as a ladder around its spread, and does not believe one that 
   expect(rows("bids")).toEqual(["1,234.50 2.0 2.0", "1,234.40 0.5 2.5"]);
   expect([text(".book-mid"), text(".book-spread")]).toEqual(["1,234.625", "spread 0.25 · 2.02 bp"]);
   expect([text(".book-state"), text(".book-note")]).toEqual(["live", ""]);
+  const step = page.querySelector<HTMLSelectElement>(".book-step");
+  expect([...(step?.options ?? [])].map((option) => option.text)).toEqual(["0.01", "0.1", "1", "10"]);
+  await act(async () => {
+    if (step) step.value = "1";
+    step?.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+  expect(text(".book-bids li:not(.empty) .book-price")).toBe("1,234");
+  expect(text(".book-asks li:not(.empty) .book-price")).toBe("1,235");
+  expect(text(".book-mid")).toBe("1,234.625");
+  await act(async () => {
+    if (step) step.value = "";
+    step?.dispatchEvent(new Event("change", { bubbles: true }));
+  });
   const stale = { ...book, state: "stale", detail: "the stream stopped" };
   await act(async () => socket.receive({ type: "update", ch: BOOK, ts: 2, data: [stale] }));
   await frame();
