@@ -36,7 +36,6 @@ EXTRAS = {
     "redis": "redis",
     "postgres": "asyncpg",
     "grpc": "grpc",
-    "evm": "eth_abi",
     "tui": "textual",
     "arrow": "pyarrow",
     "polars": "polars",
