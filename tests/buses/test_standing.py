@@ -11,6 +11,7 @@ import pytest
 from tapewick import metrics
 from tapewick.buses._nats_broker import NatsBroker
 from tapewick.buses._network import NetworkBus
+from tapewick.buses._trouble import ended
 from tests.buses.rig import NETWORK, BusRig, got, head, instrument_in, settled, until
 from tests.parts.kafka import kafka_server  # noqa: F401
 from tests.parts.nats import NatsServer, nats_server  # noqa: F401
@@ -85,7 +86,5 @@ async def test_what_is_acknowledged_and_released_by_others_is_no_loss(
                 await asyncio.sleep(0.01)
             await until(lambda: count == total)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await ended(tasks)
     assert discarded() == before
