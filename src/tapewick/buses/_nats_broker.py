@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tapewick.buses._broker import RECENT, SHARED, Parcel, Place, Standing, places
@@ -32,6 +32,7 @@ LOOK = 0.5  # seconds between two looks whether the connection stands, while an 
 # Messages that stay though everybody has them: where a purge reaches the place a consumer reads at, the server may move
 # that consumer over messages that nobody has read (2.9.10 does, with purges of a subject while others publish).
 KEPT = 100
+FRESH = 1.0  # seconds for which it is known where a topic's partitions end
 OTHERWISE = 10058  # error code: the stream exists with another configuration
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class NatsBroker:
         self._name, self._partitions, self._limits, self._options = name, partitions, limits, options
         self._client: Client | None = None
         self._known: set[str] = set()
+        self._newest: dict[str, tuple[float, dict[int, int]]] = {}  # when it was asked, and what ``_ends`` tells
         self._made: dict[str, str] = {}  # when the stream was made whose floors were read last
         self._why: Exception | None = None
         self._connecting = asyncio.Lock()
@@ -279,14 +281,37 @@ class NatsBroker:
             own = floor if floor is not None and floor <= end else 0  # else it is of a stream that is gone
             found.setdefault(int(partition), {})[group] = own
         counts = {int(subject.rpartition(".")[2]): count for subject, count in (state.subjects or {}).items()}
+        ends = await self._ends(topic, counts)
         return {
             partition: Standing(
                 state.first_seq,
-                {group: counts.get(partition, 0) if floor < state.last_seq else 0 for group, floor in floors.items()},
+                {
+                    group: counts.get(partition, 0) if floor < ends.get(partition, 0) else 0
+                    for group, floor in floors.items()
+                },
                 floors,
             )
             for partition, floors in found.items()
         }
+
+    async def _ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Where the newest message of each of these partitions is, as of ``FRESH`` ago at most: what is kept does not
+        tell how much of it groups have read."""
+        now = asyncio.get_running_loop().time()
+        looked, ends = self._newest.get(topic, (-FRESH, {}))
+        if now - looked >= FRESH:
+            js, stream = await self._js(), self._stream(topic)
+
+            async def end(partition: int) -> int:
+                try:
+                    return (await js.get_last_msg(stream, self._subject((topic, partition)))).seq or 0
+                except NotFoundError:  # it has been let go of meanwhile
+                    return 0
+
+            work = asyncio.gather(*map(end, partitions))
+            ends = dict(zip(partitions, await self.do("asking where messages end", work), strict=True))
+            self._newest[topic] = now, ends
+        return ends
 
     async def release(self, topic: str, floors: Mapping[int, int]) -> None:
         js, stream = await self._js(), self._stream(topic)

@@ -50,6 +50,7 @@ MOST_BYTES = 4 << 20  # of a message; clients accept no more unless told to
 MOST_REQUEST = 65_536
 DEADLINE = 10.0  # seconds a unary call may take whose client sets none
 LOOK = 0.5  # seconds between looks at the readiness, and at who is connected
+THRIFT = 50  # times as long as a look at who is connected takes, until the next
 MOST_CONNECTIONS = "grpc.max_allowed_incoming_connections"
 OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
@@ -278,9 +279,12 @@ class GrpcGateway:
             await self._tell_health()
 
     async def _watch_connections(self, connections: Connections) -> None:
+        took, now = 0.0, asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(max(LOOK, took * THRIFT))  # with very many sockets, other ports' too, a look is dear
+            began = now()
             await asyncio.to_thread(connections.look)
+            took = now() - began
 
 
 def _answering(
