@@ -103,7 +103,10 @@ class Rest:
                 yield answer
         except httpx2.TransportError as error:
             cause = str(error) or error.__class__.__name__
-            next_step = advice(self._shown, cause, answered=isinstance(error, httpx2.RemoteProtocolError))
+            # Who wants a certificate and gets none may end the connection after the handshake, in either way.
+            ended = httpx2.RemoteProtocolError, httpx2.ReadError
+            answered = isinstance(error, ended if self._shown.startswith("https:") else httpx2.RemoteProtocolError)
+            next_step = advice(self._shown, cause, answered=answered)
             raise Disconnected(f"{self._shown} cannot be reached: {cause.rstrip('.')}; {next_step}") from error
         except httpx2.HTTPError as error:
             raise BadPayload(f"{self._shown}{path} answered with a damaged body: {error}") from error

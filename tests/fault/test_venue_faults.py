@@ -99,6 +99,7 @@ async def test_a_dead_venue_is_asked_a_bounded_number_of_times_and_comes_back_by
         await rig.until(lambda: bool(collector.runs))
         witness = BookWitness(rig, "BTCUSDT")
         venue.skip_ids(5)
+        await rig.until_stored(lambda state: bool(state.gaps))  # before that it is whole as well
         await rig.until_whole()
         await rig.until(lambda: witness.compared > 5)
 

@@ -308,8 +308,8 @@ class NatsBroker:
                 except NotFoundError:  # it has been let go of meanwhile
                     return 0
 
-            work = asyncio.gather(*map(end, partitions))
-            ends = dict(zip(partitions, await self.do("asking where messages end", work), strict=True))
+            found: list[int] = await self.do("asking where messages end", asyncio.gather(*map(end, partitions)))
+            ends = dict(zip(partitions, found, strict=True))
             self._newest[topic] = now, ends
         return ends
 
