@@ -147,9 +147,10 @@ class NatsBroker:
             if not client.is_connected:  # the driver takes an end of the stream for an answer
                 raise ConnectionResetError("the server closed the connection instead of answering")
         except (NatsError, OSError, TimeoutError, ValueError) as error:
+            why = self._why  # of before the end, which may meet a closed socket and tell of that
             await _end(client)
             if isinstance(error, ConnectionRefusedError) or not _broke(error):
-                raise failure(self._why or error, "connecting") from error
+                raise failure(why or error, "connecting") from error
             raise ConnectionResetError(str(error) or type(error).__name__) from error
         self._known.clear()
         return client
