@@ -3,7 +3,7 @@
 #   make run [LIVE=1] [ARGS="--port 0"]   demo (or the live venue) in the foreground
 #   make test                             lint, types, layers, web and Python tests
 #   make check | bench [NAME=decode] | torture [BUS=nats]   static half of test | speed | 200 kill -9 cycles
-#   make cluster BUS=redis|nats|kafka STORE=postgres|timescale [ENGINES=2 GATEWAYS=2 COLLECTORS=2]
+#   make cluster BUS=redis|nats|kafka STORE=postgres|timescale [ENGINES=2 GATEWAYS=2 COLLECTORS=2 SCANNERS=2]
 #                                         real servers and every role on loopback, in the foreground
 #   make dev | stop | logs | clean        page with hot reload | end a run | set-up logs | forget set-up
 #   make fresh                            run and test on a bare Debian, without and with compiler and Node (root)
@@ -43,10 +43,12 @@ STORE ?= postgres
 ENGINES ?= 2
 GATEWAYS ?= 2
 COLLECTORS ?= 2
+SCANNERS ?= 2
 
 cluster: setup
+	-@$(BIN)/python scripts/contracts.py
 	@$(BIN)/python scripts/cluster.py --bus $(BUS) --store $(STORE) --engines $(ENGINES) --gateways $(GATEWAYS) \
-	  --collectors $(COLLECTORS) $(ARGS)
+	  --collectors $(COLLECTORS) --scanners $(SCANNERS) $(ARGS)
 
 test: setup check
 	@if [ -f web/package.json ]; then PATH="$$($(BIN)/python scripts/node.py):$$PATH" npm --prefix web test --silent; fi

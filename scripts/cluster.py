@@ -1,7 +1,7 @@
 """Real servers and every role on loopback, for `make cluster BUS=… STORE=…`; prints one URL and runs until stopped.
 
     python scripts/cluster.py --bus redis|nats|kafka --store postgres|timescale [--engines N] [--gateways N]
-                              [--collectors N] [--sharded] [--port P]
+                              [--collectors N] [--scanners N] [--sharded] [--port P]
 
 The servers are those the tests run on, with throw-away data. Everything is in a session of its own, named by the pid
 noted for `make stop`, so that nothing stays behind even where this script is killed. Roles share no file: each has a
@@ -24,6 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cluster_chain import OrderChain, missing
 from stop import swept
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,9 +68,10 @@ class Cluster:
         }
         say(f"venue, pid {self.roles['venue'].pid}")
         words = {"collect": ["--source", *(f"sim:{symbol}" for symbol in COLLECTED)]}
+        counts = {"engine": own.engines, "gateway": own.gateways, "collect": own.collectors, "scan": self._chain()}
         url = ""
         # One after the other as they depend on each other, though any order would do.
-        for role, count in {"engine": own.engines, "gateway": own.gateways, "collect": own.collectors}.items():
+        for role, count in counts.items():
             names = [f"{role}-{number}" for number in range(1, count + 1)]
             for number, name in enumerate(names):
                 port = str(own.port) if name == "gateway-1" else "0"
@@ -81,6 +83,19 @@ class Cluster:
                 say(f"{name}, pid {self.roles[name].pid}: {line.partition(': ')[2]}")
                 url = url or next((word for word in line.split() if word.startswith("http")), "")
         return url
+
+    def _chain(self) -> int:
+        """Start a chain with orders on it, where there can be one; how many scanners follow them."""
+        count: int = self._options.scanners
+        if count and (why := missing()):
+            say(f"no scanners: {why}")
+            return 0
+        if count:
+            chain = OrderChain()
+            self._servers.append(chain)
+            chain.start()
+            self._env |= chain.env
+        return count
 
     def _store(self, kind: str) -> Any:
         from tests.parts.postgres import EXTRACT, PostgresServer
@@ -187,7 +202,8 @@ def inside(options: argparse.Namespace) -> int:
     try:
         url = cluster.start()
         own = options
-        counted = f"{own.collectors} collectors, {own.engines} engines, {own.gateways} gateways"
+        scanners = sum(name.startswith("scan-") for name in cluster.roles)
+        counted = f"{own.collectors} collectors, {own.engines} engines, {own.gateways} gateways, {scanners} scanners"
         print(f"tapewick cluster ({own.bus}, {own.store}; {counted}): {url}", flush=True)
         cluster.watch()
     except OutcomeException as absent:  # the tests' way to say that a part is not installed
@@ -205,6 +221,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--store", choices=("postgres", "timescale"), default="postgres")
     for role in ("engines", "gateways", "collectors"):
         parser.add_argument(f"--{role}", type=int, choices=range(1, 17), default=2, metavar="N")
+    parser.add_argument("--scanners", type=int, choices=range(17), default=2, metavar="N", help="of a chain's orders")
     parser.add_argument("--port", type=int, default=8080, help="of the first gateway; 0 lets the system choose")
     parser.add_argument("--sharded", action="store_true", help="each collector its part, not all of them everything")
     parser.add_argument("--rate", type=float, default=20.0, help="trades per second and symbol")

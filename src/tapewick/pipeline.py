@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from tapewick import registry, stages
+from tapewick import registry, stages, venue_edge
 from tapewick.clock import RealClock
 from tapewick.engine_role import GROUP
 from tapewick.errors import StoreBusy
@@ -260,7 +260,7 @@ async def repairing(
 
     ``venues``: what the tapes of each hold. Yields the tasks, of which none ends but by failing.
     """
-    found = (registry.repairer(settings, venue, granularity=kind) for venue, kind in venues.items())
+    found = (venue_edge.repairer(settings, venue, granularity=kind) for venue, kind in venues.items())
     interval = settings.engine.commit_interval_ms / 1000
     async with AsyncExitStack() as stack:
         await _refuse_company(store)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import structlog
 
-from tapewick import registry
+from tapewick import registry, venue_edge
 from tapewick.book_keeper import keep_books
 from tapewick.clock import Clock
 from tapewick.collectors import Collectors
@@ -107,16 +107,16 @@ async def collecting(
     which runs behind it, with its past if ``history``. Raises ``ConfigError``."""
     settings = base.settings
     async with AsyncExitStack() as stack:
-        recorder = registry.recorder(settings)
+        recorder = venue_edge.recorder(settings)
         if recorder is not None:
             await stack.enter_async_context(recorder)
-        venue = await stack.enter_async_context(registry.venue(settings)) if demo else None
+        venue = await stack.enter_async_context(venue_edge.venue(settings)) if demo else None
         if venue is not None:
-            await registry.continue_market(settings, base.store, venue)
+            await venue_edge.continue_market(settings, base.store, venue)
         symbols, rest_url = _symbols(base, ids, venue), "" if venue is None else venue.rest_url
-        make = partial(registry.source, settings, recorder=recorder)
+        make = partial(venue_edge.source, settings, recorder=recorder)
         if venue is not None:
-            sources = [registry.simulated_source(settings, venue, history=history, recorder=recorder)]
+            sources = [venue_edge.simulated_source(settings, venue, history=history, recorder=recorder)]
         else:
             sources = [make(name, wanted) for name, wanted in symbols.items() if wanted]
         lane = RepairLane((), base.bus, clock=base.clock, leases=base.leases)
@@ -135,7 +135,7 @@ async def collecting(
 
 async def _join(settings: Settings, lane: RepairLane, stack: AsyncExitStack, name: str, *, rest_url: str) -> None:
     """Have the tapes of a venue repaired from now on, where it can be asked."""
-    repairer = registry.repairer(settings, name, rest_url=rest_url) if settings.repair.enabled else None
+    repairer = venue_edge.repairer(settings, name, rest_url=rest_url) if settings.repair.enabled else None
     if repairer is not None:
         lane.add(await stack.enter_async_context(repairer))
 
@@ -243,7 +243,7 @@ async def _verifying(base: Base, rest_url: str) -> Work:
     want = partial(base.bus.offer, "repairs")
 
     def verifier(venues: Mapping[str, VenueKlines]) -> Verifier:
-        return registry.verifier(settings, market, venues, clock, want=want)
+        return venue_edge.verifier(settings, market, venues, clock, want=want)
 
     async def verify() -> None:
         klines: dict[str, VenueKlines] = {}
@@ -253,11 +253,11 @@ async def _verifying(base: Base, rest_url: str) -> Work:
                 await clock.sleep(settings.verify.interval_s)
                 fresh = {instrument.venue for instrument in await market.instruments()} - klines.keys()
                 venues = sorted(fresh & {"sim"} if rest_url else fresh)
-                for name, venue in registry.klines(settings, venues, rest_url=rest_url).items():
+                for name, venue in venue_edge.klines(settings, venues, rest_url=rest_url).items():
                     klines[name] = await stack.enter_async_context(venue)
                 await own.check_all()
 
-    known = registry.klines(settings, ["binance"])
+    known = venue_edge.klines(settings, ["binance"])
     async with known["binance"]:
         verifier(known)  # refuses timeframes that cannot be compared
     return verify

@@ -22,6 +22,7 @@ from tapewick.parts import PARTS, find
 from tests.e2e.browser import part
 from tests.e2e.server import Server
 from tests.gateways.rig import peer
+from tests.parts.anvil import anvil_binary
 from tests.parts.kafka import jars
 from tests.parts.postgres import EXTRACT
 
@@ -40,6 +41,7 @@ def needed(bus: str, store: str) -> None:
     for known in PARTS:
         if known.name in wanted:
             part(known.name, find(known), f"apt-get install {known.package}")
+    anvil_binary()
     if bus == "kafka":
         jars()
     if store == "timescale":
@@ -121,10 +123,13 @@ def until_moved(server: Server) -> None:
     ],
 )
 def test_every_bus_and_store_serves_a_moving_chart_and_stops(bus: str, store: str, tmp_path: Path) -> None:
-    with cluster(tmp_path, bus, store, "--engines", "1", "--gateways", "1", "--collectors", "1") as made:
+    with cluster(
+        tmp_path, bus, store, "--engines", "1", "--gateways", "1", "--collectors", "1", "--scanners", "1"
+    ) as made:
         until_moved(made)
         known, number = pids(made), leader(tmp_path)
-        assert {"engine-1", "gateway-1", "collect-1", "venue"} <= known.keys() and len(known) == 6
+        assert {"engine-1", "gateway-1", "collect-1", "scan-1", "venue", "anvil"} <= known.keys() and len(known) == 8
+        made.wait_for(lambda: made.get("/v1/orders")["orders"], 120)
         if store == "timescale":
             made.process.send_signal(signal.SIGINT)  # as a Ctrl-C does
         else:
@@ -191,6 +196,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_make_passes_on_what_it_is_told() -> None:
-    words = ("BUS=nats", "STORE=timescale", "ENGINES=3", "GATEWAYS=4", "COLLECTORS=5", "ARGS=--port 0")
+    words = ("BUS=nats", "STORE=timescale", "ENGINES=3", "GATEWAYS=4", "COLLECTORS=5", "SCANNERS=6", "ARGS=--port 0")
     told = subprocess.run(["make", "-n", "-C", str(ROOT), "cluster", *words], capture_output=True, text=True).stdout
-    assert "--bus nats --store timescale --engines 3 --gateways 4" in told and "--collectors 5 --port 0" in told
+    assert (
+        "--bus nats --store timescale --engines 3 --gateways 4" in told
+        and "--collectors 5 --scanners 6 --port 0" in told
+    )

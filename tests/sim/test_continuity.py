@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tapewick import pipeline, registry
+from tapewick import pipeline, venue_edge
 from tapewick.errors import ConfigError
 from tapewick.model import Event, Instrument
 from tapewick.settings import Data, Settings, Sim
@@ -43,7 +43,7 @@ class Listed:
 async def folder(tmp_path: Path) -> Path:
     """A folder with the last hour of the demo's own market."""
     own = settings(tmp_path / "d")
-    async with registry.venue(own) as venue:
+    async with venue_edge.venue(own) as venue:
         now = venue.now()
         past = WithHistory(Listed(venue), venue.markets(), start=now - 3_600_000, now=now)
         assert (await pipeline.feed(own, past)).trades > 100
@@ -55,12 +55,12 @@ async def test_another_market_is_kept_off_the_tape(folder: Path, changes: dict[s
     async with DuckDBStore(folder) as store:
         for same in ({}, {"symbols": ("SOLUSDT",)}, {"symbols": ("ETHUSDT", "SOLUSDT")}):
             own = settings(folder, **same)
-            async with registry.venue(own) as venue:
-                await registry.continue_market(own, store, venue)
+            async with venue_edge.venue(own) as venue:
+                await venue_edge.continue_market(own, store, venue)
         other = settings(folder, **changes)
-        async with registry.venue(other) as venue:
+        async with venue_edge.venue(other) as venue:
             with pytest.raises(ConfigError, match=r"--seed 1 --rate 0.2.*--data"):
-                await registry.continue_market(other, store, venue)
+                await venue_edge.continue_market(other, store, venue)
     assert Made.read(folder) == Made(1, 0.2)
 
 

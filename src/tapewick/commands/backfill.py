@@ -73,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _venue(settings: Settings, instrument: str) -> BinanceRepairer:
-    from tapewick import registry
+    from tapewick import venue_edge
     from tapewick.commands.mending import venue_of
 
     venue = venue_of(instrument)
-    repairer = registry.repairer(settings, venue)
+    repairer = venue_edge.repairer(settings, venue)
     if repairer is None:
         if venue == "sim":
             raise ConfigError(

@@ -109,10 +109,10 @@ async def _forced(settings: Settings, args: argparse.Namespace, start: int, end:
 async def _refetched(
     settings: Settings, store: Store, instrument: Instrument, start: int, end: int, *, shown: bool
 ) -> dict[str, Any]:
-    from tapewick import registry
+    from tapewick import venue_edge
     from tapewick.refetch import Outcome, refetch
 
-    repairer = registry.repairer(settings, instrument.venue, granularity=instrument.granularity)
+    repairer = venue_edge.repairer(settings, instrument.venue, granularity=instrument.granularity)
     if repairer is None or instrument.id_kind != "contiguous":
         raise ConfigError(f"{instrument.id} cannot be asked for by id: --force works for binance venues")
     bar = Progress("trade", shown=shown)

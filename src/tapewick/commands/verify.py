@@ -90,9 +90,9 @@ async def _venue(settings: Settings, id: str, rest_url: str | None) -> AsyncIter
 
     name = id.partition(":")[0]
     if name == "sim" and not rest_url:
-        from tapewick import registry
+        from tapewick import venue_edge
 
-        async with registry.venue(settings) as simulated:
+        async with venue_edge.venue(settings) as simulated:
             async with klines(name, rest_url=simulated.rest_url, limit=UNLIMITED) as venue:
                 yield venue
         return

@@ -1,6 +1,6 @@
 """Live data from Binance: which addresses, which streams, what an instrument is. No reconnecting
 (``net/websocket.py``), no parsing (``engine.Decoder``), no book arithmetic (``engine/book.py``), no repair
-of what was missed (``_binance_repair.py``).
+of what was missed (``_binance_repair.py``), no question about silent markets (``_binance_silences.py``).
 
 The source never gives up: an unreachable or refusing venue becomes ``Health`` events with the
 cause and the remedy, and it tries again for ever.
@@ -26,6 +26,7 @@ from tapewick.sources._binance_advice import Reports, advised
 from tapewick.sources._binance_batches import Batches
 from tapewick.sources._binance_books import Books, Fetched
 from tapewick.sources._binance_listing import PRODUCTS, addresses, checked, listed
+from tapewick.sources._binance_silences import Silences
 from tapewick.sources._binance_streams import Channel, Streams, channel_of
 from tapewick.sources._binance_time import VenueTime
 from tapewick.watchdog import Watchdog
@@ -43,7 +44,9 @@ class _Tick(NamedTuple):
     clock: int
 
 
-Control: TypeAlias = LinkChange | LinkEnded | StreamsRefused | Fetched | _Tick | Instrument | Health | BookUpdate
+Control: TypeAlias = (
+    LinkChange | LinkEnded | StreamsRefused | Fetched | _Tick | Instrument | Health | BookUpdate | TradeBatch
+)
 
 
 class BinanceSource:
@@ -119,6 +122,9 @@ class BinanceSource:
         self.inbox: Inbox[Control] = Inbox()
         metrics.watch_queue(f"frames of {venue}", self.inbox, lambda inbox: inbox.size)
         self._reports = Reports(venue, self._clock, self.inbox.put)
+        self._silences = Silences(
+            self._product, venue, stream, self._clock, self.inbox.put, self.rejects, retry_cap=retry_cap
+        )
         self.books: Books | None = None
         if books:
             put = self.inbox.put
@@ -213,6 +219,9 @@ class BinanceSource:
         if self._streams is not None:
             pairs = [(self._id(symbol), channel) for symbol, channel in self._streams.carried(item.feed)]
             self.watchdog.linked(up, item.ts, pairs)
+            if up:
+                carried = self._streams.carried(item.feed)
+                self._silences.expect(symbol for symbol, channel in carried if channel == self._stream)
         if up:
             self._batches.reconnected()
         detail = item.detail if up else advised(item.detail, item.status)
@@ -254,6 +263,7 @@ class BinanceSource:
                 self.others[f"unwanted {group.kind}"] += len(group.trade_id)
                 continue
             self.watchdog.saw(instrument.id, group.kind, recv)
+            self._silences.heard(group.symbol)
             events.append(self._batches.trades(instrument.id, group, recv + self._time.offset))
         if self.books is not None:
             self._add_books(events, self.books, wakeup, decoded.depth, decoded.quotes)
@@ -337,6 +347,7 @@ class BinanceSource:
             group.create_task(self._time.keep(rest))
             group.create_task(self._keep_listing(rest))
             group.create_task(self._grant(rest))
+            group.create_task(self._silences.run(rest))
             if self.books is not None:
                 group.create_task(self.books.run(rest))
 
@@ -357,6 +368,7 @@ class BinanceSource:
         assert self._streams is not None
         listed = [symbol for symbol in symbols if symbol in self._instruments]
         self._streams.add(listed)
+        self._silences.expect(listed)
         now = self._clock.now()
         for feed in self._streams:
             for symbol, channel in self._streams.carried(feed):
@@ -365,6 +377,7 @@ class BinanceSource:
     def _drop(self, symbol: str) -> None:
         if self._streams is None or self._instruments.pop(symbol, None) is None:
             return
+        self._silences.heard(symbol)
         for feed in self._streams:
             for name, channel in self._streams.carried(feed):
                 if name == symbol:

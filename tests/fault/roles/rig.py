@@ -238,21 +238,8 @@ class Cluster:
         held = await self.store.lease("onlooker", (), 1.0)
         return {name: lease.holder for name, lease in held.items() if name.startswith(prefix)}
 
-    async def _live(self) -> None:
-        """Wait until what happens now gets stored: of what happens between a collector's death and its connection a
-        tape learns by the trades that come afterwards, of which there are none once trading has ended."""
-        now, markets = self.venue.now(), self.venue.markets()
-        last = {self.id(symbol): markets[symbol].last_id(now) for symbol in self.symbols}
-
-        async def reached() -> bool:
-            tapes = await self.tapes()
-            return all(id in tapes and len(tapes[id].ranges) and tapes[id].ranges[-1, 1] > last[id] for id in last)
-
-        await self.until(reached, "the tapes go on with what happens now")
-
     async def halt(self) -> dict[str, TapeState]:
         """End trading; wait until the store holds all that happened, without a hole."""
-        await self._live()
         self.clock.halt()
         now, markets = self.venue.now(), self.venue.markets()
         last = {self.id(symbol): markets[symbol].last_id(now) for symbol in self.symbols}
