@@ -25,7 +25,8 @@ SET_UP_SECONDS = 1200
 # The whole suite again, twice, would double the time of a run; `make fresh` (FRESH=all) does it.
 EVERYTHING = os.environ.get("FRESH") == "all"
 FEW = (
-    "tests/engine/test_tape.py tests/engine/test_codec.py tests/contract tests/gateways/test_rest.py tests/test_cli.py"
+    "tests/engine/test_tape.py tests/engine/test_codec.py tests/contract/test_store.py tests/gateways/test_rest.py "
+    "tests/test_cli.py"
 )
 WITHOUT_COMPILER = "" if EVERYTHING else FEW
 WITH_COMPILER = "" if EVERYTHING else f"{FEW} tests/engine/test_native.py tests/test_packaging.py"
