@@ -13,7 +13,6 @@ __all__ = ["PacedClock"]
 
 TURN = 0.002  # seconds of real time between two steps
 LONGEST = 0.02  # of real time one step stands for, however long the turn of the loop took
-MOST = 20.0  # seconds of this clock one step moves it: peers count as dead after a minute without an answer
 
 
 class PacedClock(LapseClock):
@@ -52,4 +51,4 @@ class PacedClock(LapseClock):
         while True:
             await asyncio.sleep(TURN)
             before, passed = loop.time(), loop.time() - before
-            self._hand.advance(min(min(passed, LONGEST) * self.speed, MOST))
+            self._hand.advance(min(passed, LONGEST) * self.speed)

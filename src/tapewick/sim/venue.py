@@ -39,6 +39,7 @@ __all__ = ["Fault", "SimVenue", "faults"]
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 LONGEST_SLEEP_MS = 50
 PONG_DEADLINE = 60.0
+PONG_AT_LEAST = 10.0  # of real time, however fast the venue's clock runs: who answers becomes no faster
 LIFETIME = 24 * 3600.0
 PATIENCE = 10  # requests over the limit in one minute before the venue bans
 BAN_SECONDS = 120
@@ -328,10 +329,11 @@ class SimVenue(Faults):
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()
+        every = self._ping_every / self.speed
         while True:
-            await asyncio.sleep(self._ping_every / self.speed)
+            await asyncio.sleep(every)
             for client in list(self.outlet.clients):
-                if loop.time() - client.answered > (self._ping_every + PONG_DEADLINE) / self.speed:
+                if loop.time() - client.answered > every + max(PONG_DEADLINE / self.speed, PONG_AT_LEAST):
                     client.abort()
                 else:
                     client.queue(ws_frame(b"%d" % self.now(), 9))
