@@ -38,7 +38,7 @@ from buses import batch, servers
 from harness import Bench, arguments
 from tapewick.model import Instrument, partition_of
 
-PARTITIONS, EACH, SIZE, TRADES = 16, 2, 2, 240_000
+PARTITIONS, EACH, SIZE, TRADES = 16, 2, 2, 120_000
 TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +20,19 @@ FETCHED = (
 )
 
 
+def _refused() -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """What of the kernel this machine does not let a test use, the call, and what that takes."""
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    mount = ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt")
+    for tests, words, needs in (
+        ("tests without a network", ("unshare", *user, "--net", "true"), "be root, or allow user namespaces"),
+        ("tests of roles on machines of their own", ("unshare", "--net", "true"), "be root, with CAP_SYS_ADMIN"),
+        ("the test of a full disk", mount, "be root, with CAP_SYS_ADMIN"),
+    ):
+        if shutil.which(words[0]) is None or subprocess.run(words, capture_output=True).returncode:
+            yield tests, words, needs
+
+
 def main() -> int:
     """Print a line per absent part; 1 if there is one and CI is true."""
     absent = [
@@ -29,6 +44,7 @@ def main() -> int:
         absent.append("native-engine tests (it was not built: apt-get install g++ python3-dev, then make again)")
     if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
         absent.append("fresh-machine tests (they need root and mmdebstrap: apt-get install mmdebstrap)")
+    absent += [f"{tests} ({' '.join(words)} is refused: {needs})" for tests, words, needs in _refused()]
     for name, script, needs in FETCHED:
         if not (ROOT / ".cache" / name / "recipe").is_file():
             absent.append(f"{name} tests (python scripts/{script} fetches it; needs {needs})")

@@ -403,11 +403,21 @@ def test_C6_config_check(run: Run) -> None:
 # C7 completion
 
 
-def test_C7_bash_completes_commands_flags_timeframes_and_instruments(run: Run, filled: str) -> None:
+@pytest.fixture
+def shell(run: Run, filled: str) -> tuple[Path, dict[str, str]]:
+    """The completion script, and the environment of a shell in which tapewick is a command of the filled folder."""
     script = run.folder / "completion.bash"
     script.write_text(run("completion", "bash").stdout)
     (run.folder / "tapewick").write_text(f'#!/bin/sh\nexec {sys.executable} -m tapewick "$@"\n')
     (run.folder / "tapewick").chmod(0o755)
+    path = f"{run.folder}:{run.env['PATH']}"
+    return script, run.env | {"PATH": path, "TAPEWICK_DATA__DIR": filled, "TAPEWICK_SERVER__PORT": "9"}
+
+
+def test_C7_bash_completes_commands_flags_timeframes_and_instruments(
+    run: Run, shell: tuple[Path, dict[str, str]]
+) -> None:
+    script, env = shell
 
     def complete(*words: str) -> set[str]:
         code = f"""
@@ -415,17 +425,60 @@ def test_C7_bash_completes_commands_flags_timeframes_and_instruments(run: Run, f
         COMP_WORDS=({" ".join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}
         _tapewick; printf '%s\\n' "${{COMPREPLY[@]}}"
         """
-        path = f"{run.folder}:{run.env['PATH']}"
-        env = run.env | {"PATH": path, "TAPEWICK_DATA__DIR": filled, "TAPEWICK_SERVER__PORT": "9"}
         done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True, cwd=run.folder, env=env)
         return set(done.stdout.split())
 
+    instrument = ("binance", ":", "BTCUSDT")  # as readline splits it
     assert complete("tapewick", "c") == {"candles", "coverage", "config", "completion"}
     assert complete("tapewick", "serve", "--po") == {"--port"}
-    assert complete("tapewick", "candles", "bin") == {"binance:BTCUSDT"}
-    assert complete("tapewick", "candles", "binance:BTCUSDT", "15") == {"15m"}
+    for name in ("candles", "trades", "coverage", "tail", "verify", "book", "export", "repair", "backfill", "record"):
+        assert complete("tapewick", name, "bin") == {"binance:BTCUSDT"}, name
+        assert complete("tapewick", name, "binance", ":", "BT") == {"BTCUSDT"}, name
+    assert complete("tapewick", "candles", "binance", ":") == {"BTCUSDT"}
+    assert complete("tapewick", "repair", *instrument, "bin") == {"binance:BTCUSDT"}, "it takes several"
+    assert complete("tapewick", "candles", *instrument, "15") == {"15m"}
+    assert "45m" in complete("tapewick", "candles", *instrument, "")
+    assert complete("tapewick", "candles", *instrument, "1m", "--li") == {"--limit"}
+    assert complete(
+        "tapewick", "candles", *instrument, "1m", "--url", "http", ":", "//127.0.0.1", ":", "1", "--js"
+    ) == {"--json"}
     assert complete("tapewick", "import", "--tf", "1M") == {"1M"}
     assert complete("tapewick", "config", "ch") == {"check"}
+    assert complete("tapewick", "export", *instrument, "--format", "p") == {"parquet"}
+    assert complete("tapewick", "import", "--format", "k") == {"kraken-trades"}
+
+
+def test_C7_a_person_at_bash_presses_tab(run: Run, shell: tuple[Path, dict[str, str]]) -> None:
+    script, env = shell
+    terminal, theirs = os.openpty()
+    bash = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=run.folder,
+        env=env | {"TERM": "dumb", "PS1": "> "},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    told = b""
+
+    def until(text: bytes) -> None:
+        nonlocal told
+        while text not in told:
+            told += os.read(terminal, 4096)
+
+    try:
+        os.write(terminal, f"source {script}; echo rea''dy\n".encode())
+        until(b"ready")
+        os.write(terminal, b"tapewick candles binance:BT\t")
+        until(b"binance:BTCUSDT ")
+        os.write(terminal, b"15\t")
+        until(b"binance:BTCUSDT 15m ")
+    finally:
+        bash.kill()
+        bash.wait()
+        os.close(terminal)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
@@ -573,6 +626,12 @@ def test_migrate_goes_down_only_when_told_how_far(run: Run, filled: str) -> None
     assert json.loads(run("migrate", "status", "--data", filled, "--json").stdout)["current"] is True
     run("migrate", "down", "--to", "0", "--yes", "--data", filled)
     assert f"migrate up --data {filled}" in run("coverage", "binance:BTCUSDT", "--data", filled, code=1).stderr
-    assert json.loads(run("migrate", "status", "--data", filled, "--json").stdout)["current"] is False
+    told = json.loads(run("migrate", "status", "--data", filled, "--json").stdout)
+    assert (told["version"], told["current"]) == (0, False)
     run("migrate", "up", "--data", filled)
-    assert json.loads(run("migrate", "status", "--data", filled, "--json").stdout)["current"] is True
+    run("migrate", "down", "--to", "2", "--yes", "--data", filled)
+    told = json.loads(run("migrate", "status", "--data", filled, "--json").stdout)
+    assert (told["version"], told["current"]) == (2, False)
+    run("migrate", "up", "--data", filled)
+    told = json.loads(run("migrate", "status", "--data", filled, "--json").stdout)
+    assert told == {"version": told["newest"], "newest": told["newest"], "current": True}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fault.recording import write_recording
+from tests.parts.absent import absent
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "NOTICE", "src", ".gitignore")
@@ -126,7 +127,7 @@ def test_the_demo_needs_no_network(unpacked: Path, tmp_path: Path) -> None:
     inside = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
     probe = subprocess.run([*inside, "true"], capture_output=True, text=True) if shutil.which("unshare") else None
     if probe is None or probe.returncode:
-        pytest.skip("this machine does not let a test make a network namespace")
+        absent("this machine does not let a test make a network namespace: that needs root, or user namespaces")
     script = tmp_path / "inside.py"
     script.write_text(_INSIDE)
     done = subprocess.run(

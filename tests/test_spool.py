@@ -23,7 +23,7 @@ MOST = 1 << 20
 def drained(one: Spool) -> list[bytes]:
     """All that waits, oldest first, removed."""
     found: list[bytes] = []
-    while (records := one.oldest()) is not None:
+    while (records := one.read()) is not None:
         found += records
         one.drop()
     return found
@@ -61,7 +61,8 @@ def test_no_bytes_are_too_strange(noise: bytes) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.one_of(RECORDS, st.sampled_from(["crash", "drain one", "restart"])), max_size=25), st.integers(1, 300)
+    st.lists(st.one_of(RECORDS, st.sampled_from(["crash", "drain one", "drain some", "restart"])), max_size=25),
+    st.integers(1, 300),
 )
 def test_against_a_queue(steps: list[Any], segment: int) -> None:
     """Crashes and restarts at any point: what waits is what was appended and not dropped, in order."""
@@ -74,8 +75,13 @@ def test_against_a_queue(steps: list[Any], segment: int) -> None:
                 if isinstance(step, list):
                     assert one.append(step) == len(step)
                     model += step
+                elif step == "drain some":
+                    if (records := one.read()) is not None:
+                        rest = records[::2]
+                        one.drop(rest=rest)
+                        model[: len(records)] = rest
                 elif step == "drain one":
-                    if (records := one.oldest()) is not None:
+                    if (records := one.read()) is not None:
                         assert records == model[: len(records)]
                         one.drop()
                         del model[: len(records)]
@@ -124,8 +130,48 @@ def test_the_bound_holds_and_counts_what_was_taken_over(tmp_path: Path) -> None:
     assert again.append([b"z" * 10] * 4) == 3
 
 
+def test_some_of_a_segment_goes_and_the_rest_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "SEGMENT", 1)
+    one = Spool(tmp_path, MOST)
+    for records in ([b"a1", b"b1"], [b"a2", b"b2"], [b"b3"]):
+        one.append(records)
+    before, middle = one.nbytes, one.segments[1]
+    assert one.read(middle) == [b"a2", b"b2"]
+    one.drop(rest=[b"a2"])
+    assert one.nbytes == before - len(framed(b"b2")) == sum(path.stat().st_size for path in one.segments)
+    one.append([b"a3"])
+    assert drained(one) == [b"a1", b"b1", b"a2", b"b3", b"a3"]
+
+
+@pytest.mark.parametrize("fails", ["write", "rename"])
+def test_a_segment_that_cannot_be_rewritten_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """As where the process is killed before the new one is whole: what was being written is swept up."""
+    one = Spool(tmp_path, MOST)
+    one.append([b"a", b"b"])
+    one.read()
+
+    def fail(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(*((os, "fdatasync", fail) if fails == "write" else (Path, "replace", fail)))
+        with pytest.raises(StoreError, match="No space left"):
+            one.drop(rest=[b"a"])
+    let_go(one)
+    [path] = tmp_path.glob("*.seg")
+    path.with_name(path.name + ".new").write_bytes(b"half of")
+    again = Spool(tmp_path, MOST)
+    again.adopt()
+    assert drained(again) == [b"a", b"b"]
+    again.close()
+    assert [each.name for each in tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("damage", ["middle", "torn"])
-def test_a_damaged_segment_is_kept_aside(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("partly", [False, True])
+def test_a_damaged_segment_is_kept_aside(tmp_path: Path, damage: str, partly: bool) -> None:
     one = Spool(tmp_path, MOST)
     one.append([b"first", b"second", b"third"])
     one.close()
@@ -138,7 +184,12 @@ def test_a_damaged_segment_is_kept_aside(tmp_path: Path, damage: str) -> None:
     path.write_bytes(data)
     again = Spool(tmp_path, MOST)
     again.adopt()
-    assert drained(again) == ([b"first", b"third"] if damage == "middle" else [b"first", b"second"])
+    sound = [b"first", b"third"] if damage == "middle" else [b"first", b"second"]
+    if partly:
+        assert again.read() == sound
+        again.drop(rest=sound[1:])
+        sound = sound[1:]
+    assert drained(again) == sound
     [kept] = again.kept()
     assert kept.read_bytes() == data and again.nbytes == 0
     again.close()

@@ -95,12 +95,16 @@ Item: TypeAlias = Rows | StreamGap | Skip | Notice
 
 
 class Admitted(msgspec.Struct):
+    """A channel the server will send, and whether it could go on where it was asked to."""
+
     ch: str
     pos: str = ""
     recovered: bool = False
 
 
 class Refused(msgspec.Struct):
+    """A channel the server will not send, and why."""
+
     ch: str = ""
     code: int = 0
     msg: str = ""

@@ -81,26 +81,36 @@ class Opener:
                 return
 
     async def _try(self) -> None:
-        """Enter what waits; all of it waits on where the store refuses, and partitions may change hands meanwhile."""
+        """Enter what waits; all of it waits on where the store refuses, and partitions may change hands meanwhile.
+
+        What this engine may not open any more is neither taken in nor acknowledged: whoever may gets it again.
+        """
         async with self._quiet:
             announced = tuple(self._announced)
-            await self._enter({instrument.id: instrument for _, instrument in announced})
+            lost = await self._enter({instrument.id: instrument for _, instrument in announced})
             del self._announced[: len(announced)]
-            for delivery, _ in announced:
-                self._done(delivery)
+            for delivery, instrument in announced:
+                if instrument.id not in lost:
+                    self._done(delivery)
 
-    async def _enter(self, announced: dict[str, Instrument]) -> None:
+    async def _enter(self, announced: dict[str, Instrument]) -> set[str]:
+        """Store what was announced and open what has no tape yet; the ids of those that may not be opened."""
         stored = [await self._store.put_instrument(one) for one in announced.values()]
         fresh = [id for id in announced if id not in self._engine.tapes]
+        lost = {id for id in fresh if not self._holds(id)}  # their trades stay where they are, until ``forget``
         if fresh:
-            states = await self._store.claim([id for id in fresh if self._holds(id)])
+            states = await self._store.claim([id for id in fresh if id not in lost])
             self._engine.add(states)
             self._out.opened(state.instrument.id for state in states)
         for instrument in stored:
-            self._out.instrument(instrument)
+            tape = self._engine.tapes.get(instrument.id)
+            if tape is not None:
+                tape.describe(instrument)
+            self._out.instrument(instrument if tape is None else tape.instrument)
         for id in announced:
-            if id in self._held:
+            if id in self._held and id not in lost:
                 await self._release(id)
+        return lost
 
     async def _release(self, id: str) -> None:
         """Take in the trades that waited for their tape."""

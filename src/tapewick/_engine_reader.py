@@ -16,7 +16,7 @@ from tapewick._engine_patience import Patience
 from tapewick.clock import Clock
 from tapewick.engine.tape import Engine, Tape
 from tapewick.errors import Fenced, ModelError
-from tapewick.model import Gap, Health, Message, TradeBatch, Wanted
+from tapewick.model import Gap, Health, Message, Refused, TradeBatch, Wanted
 from tapewick.protocols import Delivery, Store
 from tapewick.provisional import Provisional
 from tapewick.repair import missing_part
@@ -74,11 +74,7 @@ class Reader:
                 self._missed()
             message = delivery.message
             if isinstance(message, TradeBatch):
-                tape = self._engine.tapes.get(message.instrument)
-                if tape is not None:
-                    part = partial(missing_part, message, tape, self._store, committer.now)
-                    message = await self._patience.insist(part)
-                await self._ingest(message)
+                await self._repair(message)
                 committer.repair_bytes += message.nbytes
             elif isinstance(message, Gap | Wanted) and (tape := self._engine.tapes.get(message.instrument)):
                 self._note(tape, message)
@@ -126,14 +122,33 @@ class Reader:
                     tape.gaps.retry(given_up=True)
                     self._engine.touch(tape.instrument.id)
 
+    async def _repair(self, batch: TradeBatch) -> None:
+        """Take in a page, of its aggregates what the tape lacks. Between that look at the tape and this step nothing
+        is awaited."""
+        if not await self._fits(batch):
+            return
+        if (tape := self._engine.tapes.get(batch.instrument)) is not None:
+            part = partial(missing_part, batch, tape, self._store, self._committer.now)
+            batch = await self._patience.insist(part)
+        self._take_in(batch)
+
     async def _ingest(self, batch: TradeBatch) -> None:
+        if await self._fits(batch):
+            self._take_in(batch)
+
+    async def _fits(self, batch: TradeBatch) -> bool:
+        """Whether the tape has the digits of ``batch``, given more of them where they can be had; else it is counted
+        out."""
         tape = self._engine.tapes.get(batch.instrument)
         if tape is not None and tape.widened(batch) is not None:
             await asyncio.shield(self._widen(batch))  # rows in the store and in memory change together
             tape = self._engine.tapes.get(batch.instrument)
             if tape is not None and tape.widened(batch) is not None:
                 self._engine.rejects["overflow"] += len(batch)
-                return
+                return False
+        return True
+
+    def _take_in(self, batch: TradeBatch) -> None:
         new = self._engine.ingest(batch, self._clock.now())
         self.new += new
         if new and self._provisional is not None:
@@ -142,18 +157,29 @@ class Reader:
     async def _widen(self, batch: TradeBatch) -> None:
         """Give an instrument more digits, everywhere; nothing changes if its numbers would not fit."""
         async with self._committer.lock:
-            await self._committer.once()
             tape = self._engine.tapes.get(batch.instrument)
             if tape is None or (scales := tape.widened(batch)) is None:  # given up meanwhile, or done
                 return
-            rescale = partial(self._store.rescale, batch.instrument, *scales, owner=tape.owner)
+            tape.expect(scales)  # the other lane goes on
             try:
-                instrument = await self._patience.insist(rescale)
-            except ModelError as error:
-                log.warning("scale refused", instrument=batch.instrument, cause=str(error))
-                return
-            except Fenced as error:
-                self._committer.refused(error.instruments)
-                return
-            tape.rescale(instrument)
-        self._out.instrument(instrument)
+                await self._committer.once()
+                if self._engine.tapes.get(batch.instrument) is tape and await self._rescale(tape, scales):
+                    self._out.instrument(tape.instrument)
+            finally:
+                tape.expect(None)
+
+    async def _rescale(self, tape: Tape, scales: tuple[int, int]) -> bool:
+        """Rescale what is stored of a tape and what it has taken in since; whether that was done."""
+        id = tape.instrument.id
+        try:
+            tape.rescale(await self._patience.insist(partial(self._store.rescale, id, *scales, owner=tape.owner)))
+        except ModelError as error:
+            log.warning("scale refused", instrument=id, cause=str(error))
+        except Fenced as error:
+            self._committer.refused(error.instruments)
+        except OverflowError as error:  # by sums of what came meanwhile: the tape is not what is stored any more
+            log.warning("the tape is opened anew", instrument=id, cause=str(error))
+            self._committer.refused(Refused({id}, {id}))
+        else:
+            return True
+        return False

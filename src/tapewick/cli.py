@@ -22,9 +22,9 @@ __all__ = ["main", "overview"]
 
 _EXAMPLES = """\
 examples:
-  tapewick demo                                          a moving market in your browser, no network
-  tapewick replay capture.gz --speed max --data ./d      recorded trades onto the tape in ./d
-  tapewick candles binance:BTCUSDT 1m --data ./d --json  exact candles, one JSON object per line
+  tapewick demo                                          # a moving market in your browser, no network
+  tapewick replay capture.gz --speed max --data ./d      # recorded trades onto the tape in ./d
+  tapewick candles binance:BTCUSDT 1m --data ./d --json  # exact candles, one JSON object per line
 """
 
 

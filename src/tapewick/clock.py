@@ -31,9 +31,11 @@ class RealClock:
     """The operating system's clock."""
 
     def now(self) -> int:
+        """UTC in ns; it jumps where the system's clock is set."""
         return time.time_ns()
 
     async def sleep(self, seconds: float) -> None:
+        """Sleep by the event loop's clock, which is never set."""
         await asyncio.sleep(seconds)
 
 
@@ -43,9 +45,11 @@ class ElapsedClock:
     _COUNTER = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
     def now(self) -> int:
+        """ns since the machine started."""
         return time.clock_gettime_ns(self._COUNTER)
 
     async def sleep(self, seconds: float) -> None:
+        """Sleep by the event loop's clock."""
         await asyncio.sleep(seconds)
 
 
@@ -58,9 +62,11 @@ class ManualClock:
         self._sleepers: list[tuple[int, int, asyncio.Event]] = []
 
     def now(self) -> int:
+        """ns as last set."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:
+        """Return once the clock was moved on by ``seconds``; for ever if nobody moves it."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -92,6 +98,7 @@ class RecordedClock(ManualClock):
         self._origin: tuple[int, int] | None = None
 
     async def reach(self, t: int) -> None:
+        """Wait until ``t`` (ns) has come at the recording's pace, then move there."""
         if self._speed is not None:
             if self._origin is None:
                 self._origin = (t, time.monotonic_ns())

@@ -17,7 +17,7 @@ from tapewick.settings import SECRET, Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SETTINGS", "Loaded", "Setting", "closest", "load", "shown"]
+__all__ = ["SETTINGS", "Loaded", "Setting", "closest", "dotenv", "load", "shown"]
 
 PREFIX = "TAPEWICK_"
 PROJECT_FILE = "tapewick.toml"
@@ -108,8 +108,9 @@ def load(
     layers: list[tuple[str, Mapping[str, object]]] = []
     if not no_config:
         layers += [(str(path), _from_toml(path)) for path in _files(config, environ)]
-    if (dotenv := _dotenv(env_file)) is not None:
-        layers.append((str(dotenv), _from_environment(_parse_dotenv(dotenv), str(dotenv))))
+    path, variables = dotenv(env_file)
+    if path:
+        layers.append((path, _from_environment(variables, path)))
     layers.append(("environment", _from_environment(environ, "environment")))
     layers.append(("flag", {key: value for key, value in (flags or {}).items() if value is not None}))
     values: dict[str, object] = {setting.key: setting.default for setting in SETTINGS}
@@ -299,15 +300,16 @@ def _from_environment(environ: Mapping[str, str], origin: str) -> dict[str, obje
     return values
 
 
-def _dotenv(env_file: str | None) -> Path | None:
-    from pathlib import Path
+def dotenv(env_file: str | None) -> tuple[str, dict[str, str]]:
+    """The file ``env_file``, None: ``./.env``, and its variables; two empty ones where that is not there. Raises
+    ``ConfigError``."""
+    if env_file is None and not os.path.isfile(".env"):
+        return "", {}
+    path = env_file if env_file is not None else ".env"
+    return path, _parse_dotenv(path)
 
-    if env_file is not None:
-        return Path(env_file)
-    return Path(".env") if Path(".env").is_file() else None
 
-
-def _parse_dotenv(path: Path) -> dict[str, str]:
+def _parse_dotenv(path: str) -> dict[str, str]:
     """``NAME=value`` lines; comments, ``export`` and one pair of quotes are understood."""
     values: dict[str, str] = {}
     for number, line in enumerate(_read(path).splitlines(), 1):

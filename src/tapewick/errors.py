@@ -21,6 +21,7 @@
     ├── StoreError             a store failed                                      exit 1
     │   ├── StoreBusy          another process owns the data folder                exit 1
     │   ├── StoreDamaged       the database file cannot be read                    exit 4
+    │   ├── SchemaOlder        the schema lacks what newer versions added          exit 1
     │   ├── Fenced             another engine took the partition over
     │   ├── Rewound            the store was restored under an engine with a fixed part
     │   └── LeaseLost          a lease ran out while it was in use
@@ -63,6 +64,7 @@ __all__ = [
     "NotFound",
     "ReorgTooDeep",
     "Rewound",
+    "SchemaOlder",
     "SourceError",
     "StoreBusy",
     "StoreDamaged",
@@ -156,12 +158,16 @@ class VenueRefused(SourceError):
 
 
 class NodeRefused(SourceError):
-    """A chain's node answered with an error; ``code`` is that of JSON-RPC, ``final``: asking again is no use."""
+    """A chain's node answered with an error; ``code`` is that of JSON-RPC, ``final``: asking again is no use,
+    ``halted``: it is the contract asked of that failed, on every node alike. ``rate``: too much was asked in too
+    short a time."""
 
-    def __init__(self, message: str, *, code: int, final: bool) -> None:
+    def __init__(self, message: str, *, code: int, final: bool, halted: bool = False, rate: bool = False) -> None:
         super().__init__(message)
         self.code = code
         self.final = final
+        self.halted = halted
+        self.rate = rate
 
 
 class TooWide(NodeRefused):
@@ -206,6 +212,15 @@ class StoreDamaged(StoreError):
     """The database file cannot be read; ``tapewick doctor`` is the way on."""
 
     exit_code = 4
+
+
+class SchemaOlder(StoreError):
+    """The schema is older than this tapewick, and the store was not to be changed; ``version`` is the one it has."""
+
+    def __init__(self, where: str, version: int, newest: int, remedy: str) -> None:
+        told = f"version {version}, the newest is {newest}"
+        super().__init__(f"the schema {where} is older than this tapewick ({told}): run `{remedy}`")
+        self.version = version
 
 
 class Fenced(StoreError):

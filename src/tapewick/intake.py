@@ -143,7 +143,7 @@ class Intake:
             raise _late()
         try:
             if own.id_kind == "contiguous":
-                state = await self._store.coverage(batch.instrument)
+                state = await self._store.coverage(batch.instrument, primary=True)
                 return _covered(batch.trade_id, state.ranges), state.seq
             return await self._store.holds(batch.instrument, batch.names), -1
         except NotFound:  # for now: a store that was restored gets it back

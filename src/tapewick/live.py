@@ -73,15 +73,19 @@ class Feed:
 
     @property
     def behind(self) -> bool:
+        """Whether more is known to be stored than was forwarded."""
         return self.seq < self.known[0] or self.pos < self.known[1]
 
     def saw(self, ts: int) -> None:
+        """Take note of a trade's time (ns); the newest counts."""
         self.newest = max(self.newest, ts)
 
     def heard(self, seq: int, pos: int) -> None:
+        """Take note of how far the tape is stored; the highest counts."""
         self.known = (max(self.known[0], seq), max(self.known[1], pos))
 
     def listening(self, key: int) -> tuple[Listener, ...]:
+        """Who gets the channel ``key`` now; a copy, so listeners may leave while they are told."""
         return tuple(self.listeners.get(key, ()))
 
     def open_row(self, index: int, head: Head) -> Candles:

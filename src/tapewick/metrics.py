@@ -1,7 +1,7 @@
 """The one registry of counters, gauges and latency histograms; ``/metrics`` prints it.
 
-Everything is counted per batch, never per trade. Names are ``tapewick_*``; a test holds
-this list against the reference page.
+Everything is counted per batch, never per trade. Names are ``tapewick_*``; the reference page
+is made of this list (``scripts/docs.py``), and a test holds the two together.
 """
 
 from __future__ import annotations

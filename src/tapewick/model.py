@@ -282,6 +282,7 @@ class CandleBatch:
 
     @property
     def nbytes(self) -> int:
+        """Memory the rows hold, for byte-bounded queues."""
         return 256 + self.rows.nbytes
 
 
@@ -309,6 +310,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
+        """A bound on what one takes in a queue."""
         return 128
 
 
@@ -324,6 +326,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
+        """What the ranges take in a queue."""
         return 128 + 24 * len(self.ranges)
 
 
@@ -355,6 +358,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
+        """A bound on what one takes in a queue."""
         return 256
 
 
@@ -366,6 +370,7 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
+        """A bound on what one takes in a queue."""
         return 128
 
 
@@ -385,6 +390,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
+        """What one takes in a queue, its detail included."""
         return 128 + len(self.detail)
 
 
@@ -422,6 +428,7 @@ class BookUpdate:
 
     @property
     def nbytes(self) -> int:
+        """What the levels take in a queue."""
         return 384 + 16 * (len(self.bid_price) + len(self.ask_price))
 
 
@@ -442,6 +449,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
+        """A bound on what one takes in a queue."""
         return 256
 
 

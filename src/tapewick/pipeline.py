@@ -25,6 +25,7 @@ from tapewick import registry, stages, venue_edge
 from tapewick.clock import RealClock
 from tapewick.engine_role import GROUP
 from tapewick.errors import StoreBusy
+from tapewick.granularity import OneGranularity
 from tapewick.ownership import check_partitions, declared, partitions_name, shard_name
 from tapewick.protocols import Bus, Source, Store
 from tapewick.repair import RepairLane
@@ -75,8 +76,8 @@ class Standing(NamedTuple):
 async def feed(settings: Settings, source: Source, *, progress: Callable[[Progress], None] | None = None) -> Report:
     """Bring all of a finite ``source`` into the store, committed.
 
-    Raises what the source raises once everything before it has been committed, and ``StoreBusy`` at once where
-    engines run on the store.
+    Raises what the source raises once everything before it has been committed, ``StoreBusy`` at once where
+    engines run on the store, and ``ConfigError`` for aggregates of a tape of single trades, or the other way round.
     """
     started = time.monotonic()
     engine = engine_of(settings)
@@ -105,7 +106,7 @@ async def feed(settings: Settings, source: Source, *, progress: Callable[[Progre
 
         reporter = asyncio.create_task(report())
         try:
-            await _unless_failed(_drained(source, bus), role)
+            await _unless_failed(_drained(OneGranularity(source, store), bus), role)
         finally:
             reporter.cancel()
         if progress is not None:

@@ -76,7 +76,9 @@ class Watching(Source, Protocol):
         """Collect these too; one the venue does not list is told as health. Raises ``ConfigError``."""
         ...
 
-    def unwatch(self, symbols: Sequence[str]) -> None: ...
+    def unwatch(self, symbols: Sequence[str]) -> None:
+        """Collect these no more; unknown ones are passed over."""
+        ...
 
 
 class Repairer(Protocol):
@@ -154,7 +156,10 @@ class Store(Protocol):
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
-    async def instruments(self) -> list[Instrument]: ...
+    async def instruments(self) -> list[Instrument]:
+        """Every instrument the store knows."""
+        ...
+
     async def put_instrument(self, instrument: Instrument) -> Instrument:
         """Insert or update; scales, id_kind and granularity of a known instrument are kept."""
         ...
@@ -194,7 +199,10 @@ class Store(Protocol):
         """Replace import rows of the same (tf, open_time)."""
         ...
 
-    async def head(self, instrument: str) -> Head: ...
+    async def head(self, instrument: str) -> Head:
+        """How far the tape is stored. Raises ``NotFound`` for an instrument the store does not know."""
+        ...
+
     async def trades(
         self,
         instrument: str,
@@ -204,10 +212,12 @@ class Store(Protocol):
         end: int | None = None,
         limit: int = 0,
         newest: bool = False,
+        primary: bool = False,
     ) -> tuple[TradeBatch, Head]:
         """Trades with seq > ``since`` and ``start`` ≤ ts_event < ``end``, ascending by seq.
 
-        ``limit`` 0 = all; ``newest`` takes the last ``limit`` instead of the first.
+        ``limit`` 0 = all; ``newest`` takes the last ``limit`` instead of the first. ``primary``: all that is
+        committed, where reads may else be answered by a replica that is behind.
         """
         ...
 
@@ -230,8 +240,8 @@ class Store(Protocol):
         """What retention has let go of a timeframe's candles, with ``tf`` 0 of the trades."""
         ...
 
-    async def coverage(self, instrument: str) -> TapeState:
-        """Ranges, gaps, head: a read-only ``TapeState`` without rows."""
+    async def coverage(self, instrument: str, *, primary: bool = False) -> TapeState:
+        """Ranges, gaps, head: a read-only ``TapeState`` without rows; ``primary`` as for ``trades``."""
         ...
 
     async def put_books(self, rows: Sequence[BookUpdate]) -> None:
@@ -255,7 +265,9 @@ class Store(Protocol):
         """Ids of the instruments somebody asked to be collected at run time; durable."""
         ...
 
-    async def watch(self, instrument: str, wanted: bool) -> None: ...
+    async def watch(self, instrument: str, wanted: bool) -> None:
+        """Enter an instrument in that list, or take it off; durable."""
+        ...
 
 
 @runtime_checkable
@@ -274,7 +286,12 @@ class ScanStore(Protocol):
         """Store a step in one durable transaction; the number of the newest announcement.
 
         Raises ``Fenced``, and stores nothing, unless ``holder`` holds the lease ``scan/COMPONENT`` by the store's
-        clock and the stored cursor is the one the step expects."""
+        clock, the stored cursor is the one the step expects, and no RESET or RECOVERY was ordered that the step does
+        not follow upon."""
+        ...
+
+    async def said(self, component: str, seq: int) -> None:
+        """Remember that a bus took all announcements up to number ``seq``; a lower one than known changes nothing."""
         ...
 
     async def orders(
@@ -283,8 +300,14 @@ class ScanStore(Protocol):
         """Newest first."""
         ...
 
-    async def placed_orders(self, wanted: OrderFilter) -> list[Placed]: ...
-    async def seen_events(self, component: str, order_id: str) -> list[Seen]: ...
+    async def placed_orders(self, wanted: OrderFilter) -> list[Placed]:
+        """Orders of all components that ``wanted`` describes, newest first, with how final each is."""
+        ...
+
+    async def seen_events(self, component: str, order_id: str) -> list[Seen]:
+        """Events of one order with how final each is, by block and log index."""
+        ...
+
     async def order_log(self, component: str, since: int, limit: int) -> list[Announcement]:
         """What was announced after number ``since``, ascending; numbers have no hole."""
         ...
@@ -293,8 +316,13 @@ class ScanStore(Protocol):
 class Market(Protocol):
     """All a gateway sees: stored history and live data as one stream (``market.py``)."""
 
-    async def instruments(self) -> list[Instrument]: ...
-    async def instrument(self, id: str) -> Instrument: ...
+    async def instruments(self) -> list[Instrument]:
+        """Every instrument a client may ask for."""
+        ...
+
+    async def instrument(self, id: str) -> Instrument:
+        """The one called ``id``. Raises ``NotFound``."""
+        ...
 
 
 class Gateway(Protocol):

@@ -84,17 +84,19 @@ async def _compare(store: Store, state: TapeState, page: TradeBatch, lateness: i
     if not len(page):
         return
     around = int(page.ts_event.min()) // MINUTE * MINUTE - MINUTE, int(page.ts_event.max()) // MINUTE * MINUTE
-    stored, _ = await store.trades(state.instrument.id, start=around[0], end=around[1] + 2 * MINUTE)
+    stored, _ = await store.trades(state.instrument.id, start=around[0], end=around[1] + 2 * MINUTE, primary=True)
     order = np.argsort(stored.trade_id, kind="stable")
     at = order[np.minimum(np.searchsorted(stored.trade_id, page.trade_id, sorter=order), max(len(order) - 1, 0))]
-    known = stored.trade_id[at] == page.trade_id if len(order) else np.zeros(len(page), bool)
+    same = np.zeros(len(page), bool)
+    if len(order):
+        same = (stored.trade_id[at] == page.trade_id) & (stored.first_id[at] == page.first_id)
     outcome.compared += len(page)
-    here, there = np.flatnonzero(known), at[known] if len(order) else at
+    here, there = np.flatnonzero(same), at[same] if len(order) else at
     differs = np.zeros(len(here), bool)
     for name in COMPARED:
         differs |= getattr(page, name)[here] != getattr(stored, name)[there]
     outcome.differing += int(differs.sum())
-    lost = page.select(np.flatnonzero(~known))
+    lost = page.select(np.flatnonzero(~_held(page, stored)))
     if not len(lost):
         return
     kept, folds = await _counted(store, state, lost, stored)
@@ -103,6 +105,17 @@ async def _compare(store: Store, state: TapeState, page: TradeBatch, lateness: i
         if part.any():
             rows = lost.select(np.flatnonzero(part))
             outcome.restored += await _restore(store, state, rows, lateness, fold=fold)
+
+
+def _held(page: TradeBatch, stored: TradeBatch) -> Mask:
+    """Which trades share ids with stored records: a tape may hold some of its trades as one aggregate."""
+    order = np.argsort(stored.first_id, kind="stable")
+    reach = np.maximum.accumulate(stored.trade_id[order])
+    before = np.searchsorted(stored.first_id, page.trade_id, side="right", sorter=order)
+    held = np.zeros(len(page), bool)
+    some = before > 0
+    held[some] = reach[before[some] - 1] >= page.first_id[some]
+    return held
 
 
 async def _counted(store: Store, state: TapeState, lost: TradeBatch, stored: TradeBatch) -> tuple[Mask, Mask]:

@@ -148,11 +148,11 @@ def _server_options(settings: Settings, kind: str) -> dict[str, Any]:
     }
 
 
-def rpc(settings: Settings, clock: Clock) -> JsonRpc:
+def rpc(settings: Settings) -> JsonRpc:
     """The chain's nodes, not yet asked."""
     from tapewick.net.jsonrpc import JsonRpc
 
-    return JsonRpc(settings.chain.rpc_urls, chain_id=settings.chain.id, clock=clock)
+    return JsonRpc(settings.chain.rpc_urls, chain_id=settings.chain.id)
 
 
 def components(settings: Settings) -> list[str]:

@@ -258,18 +258,25 @@ def _note(sent: list[tuple[int, int, int]], low: int, high: int, now: int) -> No
 async def missing_part(
     batch: TradeBatch, tape: Tape, store: Store, commit: Callable[[], Awaitable[None]]
 ) -> TradeBatch:
-    """Aggregates fetched for a tape of raw trades, without what it holds of them already.
+    """Aggregates, without what the tape holds of them already. Other batches come back as they are.
 
-    ``commit`` brings what the tape has taken in so far to ``store``. Other batches come back as they are.
+    ``commit`` brings what the tape has taken in so far to ``store``. Nothing is awaited after the last look at the
+    tape: to be taken in before anything else is, for live trades may bring more of the same ids at any time.
     """
-    own = tape.instrument
-    if own.granularity != "raw" or not len(_remainder.known_in_part(batch, tape.ranges)):
-        return batch
-    await commit()
-    ranges = tape.ranges
-    batch = _remainder.widened(batch, own.size_scale)
-    for part in _remainder.known_in_part(batch, ranges).tolist():
-        ts = int(batch.ts_event[part])
-        known, _ = await store.trades(own.id, start=ts - SECOND, end=ts + SECOND)
-        batch = _remainder.trimmed(batch, part, ranges, known)
-    return _remainder.without_empty(batch)
+    while len(parts := _remainder.known_in_part(batch, ranges := tape.ranges)):
+        await commit()
+        found = [await _around(store, tape, int(ts)) for ts in batch.ts_event[parts].tolist()]
+        before, now = (_remainder.held(batch, parts, known) for known in (ranges, tape.ranges))
+        if not (before == now).all():
+            continue
+        batch = _remainder.widened(batch, max(known.size_scale for known in found))
+        for part, known in zip(parts.tolist(), found, strict=True):
+            batch = _remainder.trimmed(batch, part, ranges, known)
+        return _remainder.without_empty(batch)
+    return batch
+
+
+async def _around(store: Store, tape: Tape, ts: int) -> TradeBatch:
+    """What the store holds of the tape around a time (ns), of this moment: a replica may be behind."""
+    found, _ = await store.trades(tape.instrument.id, start=ts - SECOND, end=ts + SECOND, primary=True)
+    return found

@@ -1,8 +1,8 @@
 """The scan role: one scanner per contract, each active in one process at a time, and what it makes known on the bus.
 
-A scanner's steps are announced by the store's log, not by what the scanner remembers: whoever scans next first says
-again the last that may not have been said. So receivers hear everything at least once, in order, and tell what they
-know by its number.
+A scanner's steps are announced by the store's log, not by what the scanner remembers: whoever scans next goes on from
+what the store knows the bus has taken, and first says again the last that some receiver may have missed. So receivers
+hear everything at least once, in order, and tell what they know by its number.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class ScanRole:
         self._refused: str | None = None
         self._scanner: Scanning | None = None
         self._announced = asyncio.Event()
+        self._said: int | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -129,14 +130,14 @@ class ScanRole:
     # -- the log, onto the bus -----------------------------------------------------------------
 
     async def _announce(self) -> None:
-        said: int | None = None
+        self._said = None
         while True:
             self._announced.clear()
             try:
-                if said is None:
+                if self._said is None:
                     state = await self._store.scanned(self.component)
-                    said = 0 if state is None else max(0, state.seq - AGAIN)
-                said = await self._say(said)
+                    self._said = 0 if state is None else max(0, min(state.said, state.seq - AGAIN))
+                await self._say(self._said)
                 self._refused = None
             except (StoreError, BusError) as error:
                 log.warning("orders are not announced; trying on", component=self.component, cause=str(error))
@@ -148,10 +149,10 @@ class ScanRole:
             except TimeoutError:
                 continue
 
-    async def _say(self, said: int) -> int:
-        """Publish what the log holds after number ``said``; the number of the last."""
+    async def _say(self, said: int) -> None:
+        """Publish what the log holds after number ``said``, and have the store know of it."""
         while page := await self._store.order_log(self.component, said, PAGE):
             for one in page:
                 await self._bus.publish(TOPIC, one)
-                said = one.seq
-        return said
+                self._said = said = one.seq
+            await self._store.said(self.component, said)

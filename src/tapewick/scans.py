@@ -134,11 +134,14 @@ class ScanCommit(msgspec.Struct, frozen=True, kw_only=True):
     ``orders``: the whole rows of every order that changed; ``gone``: orders without any canonical event left.
     ``news`` get the next numbers, in their order. ``cursor`` is the last block taken in, ``confirmed`` and
     ``finalized`` the highest of them that are at least that; blocks below ``finalized`` may be pruned.
-    ``detail`` says why ``status`` is ERROR.
+    ``detail`` says why ``status`` is ERROR. ``follows``: the stored status the scanner knows of: a RESET or RECOVERY
+    that an operator ordered since is not overwritten. ``first_block``: the one scanning began at.
     """
 
     component: str
     expected: str
+    follows: ScanStatus = "ACTIVE"
+    first_block: int = 0
     cursor: int
     cursor_hash: str
     confirmed: int
@@ -155,7 +158,8 @@ class ScanCommit(msgspec.Struct, frozen=True, kw_only=True):
 
 class Scanned(msgspec.Struct, frozen=True, kw_only=True):
     """What a scanner restarts from: the last step's state, the canonical blocks from ``finalized`` on (ascending) and
-    the canonical events of blocks above ``finalized`` (by block and log index, raw ones too)."""
+    the canonical events of blocks above ``finalized`` (by block and log index, raw ones too). ``said``: number of the
+    newest announcement a bus is known to have taken."""
 
     cursor: int
     cursor_hash: str
@@ -163,7 +167,9 @@ class Scanned(msgspec.Struct, frozen=True, kw_only=True):
     finalized: int
     status: ScanStatus
     detail: str = ""
+    first_block: int = 0
     seq: int = 0
+    said: int = 0
     blocks: tuple[Block, ...] = ()
     events: tuple[OrderEvent, ...] = ()
 

@@ -47,7 +47,9 @@ class Data(NamedTuple):
 class Server(NamedTuple):
     """The one public port."""
 
-    host: Annotated[str, "Address to listen on; one that is not loopback needs server.tokens."] = "127.0.0.1"
+    host: Annotated[
+        str, "Address to listen on; beyond loopback with server.tokens, require_keys or allow_unauthenticated only."
+    ] = "127.0.0.1"
     port: Annotated[int, "TCP port of page, REST and WebSocket; 0 lets the system choose."] = 8080
     allowed_origins: Annotated[tuple[str, ...], "Other web origins that may call the API, exact."] = ()
     tls_cert: Annotated[str, "PEM file of the certificate; with tls_key the port speaks TLS only (https, wss)."] = ""
@@ -85,7 +87,9 @@ class Admin(NamedTuple):
     engines that run alone the only one."""
 
     enabled: Annotated[bool, "Serve /metrics, /v1/repair and /v1/watch there instead; health too."] = False
-    host: Annotated[str, "Address to listen on; one that is not loopback needs server.tokens."] = "127.0.0.1"
+    host: Annotated[
+        str, "Address to listen on; beyond loopback with server.tokens, require_keys or allow_unauthenticated only."
+    ] = "127.0.0.1"
     port: Annotated[int, "TCP port; 0 lets the system choose."] = 8081
 
 
@@ -93,7 +97,9 @@ class Grpc(NamedTuple):
     """The gRPC port; it needs the extra grpc."""
 
     enabled: Annotated[bool, "Serve the native and the legacy gRPC service, health and reflection."] = False
-    host: Annotated[str, "Address to listen on; one that is not loopback needs server.tokens."] = "127.0.0.1"
+    host: Annotated[
+        str, "Address to listen on; beyond loopback with server.tokens, require_keys or allow_unauthenticated only."
+    ] = "127.0.0.1"
     port: Annotated[int, "TCP port; 0 lets the system choose.", "APP_GRPC_PORT"] = 50_051
     max_connections: Annotated[int, "TCP connections of all clients at once; more are closed at once."] = 16_384
     venue: Annotated[

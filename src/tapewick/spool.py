@@ -1,4 +1,5 @@
-"""Records that wait on disk, in order: appended with one fdatasync, removed once they are needed no more.
+"""Records that wait on disk, in order: appended with one fdatasync, removed once they are needed no more, a whole
+segment or some of it.
 
 A spool is a folder of segments. A process writes segments of its own, under a lock that ends with it; what a process
 that is gone has left is taken over by the next. Each record carries its length and a checksum: the torn tail of a
@@ -29,6 +30,7 @@ MARK = b"TwSp"
 HEAD = struct.Struct("<4sII")  # the mark, bytes of the record, CRC-32 of that number and the record
 SEGMENT = 4 << 20  # bytes after which a new segment begins
 KEPT = ".damaged"
+NEW = ".new"  # what is not yet whole
 
 
 class Found(NamedTuple):
@@ -92,6 +94,10 @@ def _is_torn(data: bytes, at: int) -> bool:
     return bool(mark == MARK and len(rest) < HEAD.size + size)
 
 
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_CLOEXEC, 0o600)
+
+
 class Spool:
     """A folder of at most ``most`` bytes. Methods block: call them from one thread at a time. They raise
     ``StoreError`` when the disk fails."""
@@ -104,12 +110,22 @@ class Spool:
         self._file: int | None = None
         self._path = Path()
         self._number = 0
-        self._read: tuple[Path, bool] | None = None
+        self._read: tuple[Path, int, bool] | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes that wait."""
         return sum(self._segments.values())
+
+    @property
+    def segments(self) -> tuple[Path, ...]:
+        """What is there, oldest first."""
+        return tuple(self._segments)
+
+    @property
+    def written(self) -> Path:
+        """The segment of what was appended last."""
+        return self._path
 
     @property
     def room(self) -> int:
@@ -124,6 +140,8 @@ class Spool:
             runs |= {path.stem for path in self._folder.glob("*.lock")}
             for run in sorted(runs - self._locks.keys()):
                 if self._lock(run):
+                    for path in self._folder.glob(f"{run}-*{NEW}"):
+                        path.unlink()
                     left = {path: path.stat().st_size for path in self._folder.glob(f"{run}-*.seg")}
                     self._segments |= left
                     if not left:
@@ -175,23 +193,29 @@ class Spool:
             self._path = self._folder / f"{self._run}-{self._number:08}.seg"
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self._segments[self._path] = 0
-            folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)  # a file whose name is lost is lost
-            finally:
-                os.close(folder)
+            self._keep_names()
         return self._file, self._segments[self._path]
+
+    def _keep_names(self) -> None:
+        """A file whose name is lost is lost."""
+        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _end(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def oldest(self) -> list[bytes] | None:
-        """The sound records of the oldest segment, to which nothing is added any more; None when nothing waits."""
-        if not self._segments:
-            return None
-        path = next(iter(self._segments))
+    def read(self, path: Path | None = None) -> list[bytes] | None:
+        """The sound records of one of ``segments``, to which nothing is added any more; of the oldest where none is
+        named, None when nothing waits."""
+        if path is None:
+            if not self._segments:
+                return None
+            path = next(iter(self._segments))
         if self._file is not None and path == self._path:
             self._end()
         try:
@@ -203,7 +227,7 @@ class Spool:
                 "the last record of a spool is not whole, as when a process is killed while it writes: kept aside",
                 kept=str(self._kept(path)), bytes=found.torn,
             )  # fmt: skip
-        self._read = path, found.damaged + found.torn > 0
+        self._read = path, len(found.records), found.damaged + found.torn > 0
         if found.damaged:
             log.error(
                 "trades waiting on disk are damaged: the segment is kept aside, the sound ones are stored",
@@ -211,18 +235,46 @@ class Spool:
             )  # fmt: skip
         return found.records
 
-    def drop(self, *, keep: bool = False) -> None:
-        """Remove the segment ``oldest`` has read; one that is damaged or torn, or to ``keep``, is renamed."""
+    def drop(self, *, rest: Sequence[bytes] = (), keep: bool = False) -> None:
+        """Remove the segment that was read last but for ``rest``, those of its records that wait on, in its place. One
+        that is damaged or torn, or to ``keep``, is set aside as it was. Whenever the process is killed, ``rest`` is
+        there."""
         assert self._read is not None, "no segment was read"
-        path, damaged = self._read
+        path, count, damaged = self._read
+        aside = damaged or keep
+        data = b"".join(map(framed, rest))
         try:
-            if damaged or keep:
-                path.rename(self._kept(path))
-            else:
-                path.unlink()
+            if rest and (aside or len(rest) < count):
+                if aside:
+                    self._put(self._kept(path), path.read_bytes())
+                self._put(path, data)
+                self._segments[path] = len(data)
+            elif not rest:
+                if aside:
+                    path.rename(self._kept(path))
+                else:
+                    path.unlink()
         except OSError as error:
             raise self._failed(error) from error
         self._read = None
+        if not rest:
+            self._forget(path)
+
+    def _put(self, path: Path, data: bytes) -> None:
+        """Have a file of ``data``, whatever was there before; that, or the new one, after any crash."""
+        new = path.with_name(path.name + NEW)
+        try:
+            with open(new, "wb", opener=_private) as file:
+                file.write(data)
+                file.flush()
+                os.fdatasync(file.fileno())
+            new.replace(path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
+        self._keep_names()
+
+    def _forget(self, path: Path) -> None:
         del self._segments[path]
         run = path.name.rpartition("-")[0]
         if run != self._run and not any(one.name.startswith(run) for one in self._segments):

@@ -200,7 +200,7 @@ async def scanning(base: Base, *, alone: bool = False) -> AsyncIterator[Stage]:
         leases = base.leases
         if leases is None:  # nobody else stands on this store, but it wants to see the lease all the same
             leases = await stack.enter_async_context(registry.leases(settings, base.store, base.holder))
-        rpc = await stack.enter_async_context(registry.rpc(settings, base.clock))
+        rpc = await stack.enter_async_context(registry.rpc(settings))
         store = registry.scan_store(base.store)
         make = partial(registry.scanner, settings, rpc, store, leases.holder, base.clock)
         own = partial(ScanRole, make=make, bus=base.bus, store=store, leases=leases, clock=base.clock, last=alone)

@@ -2,7 +2,7 @@
 
 A bucket is half-open ``[open, open + tf)`` in UTC and keyed by its open time. Months are
 calendar months, weeks start on Monday, ``3d`` counts from 1970-01-02 as the venue does
-(see ``market-semantics``: database defaults differ, so no SQL decides a boundary).
+(databases cut weeks and days from other origins, so no SQL decides a boundary).
 """
 
 from __future__ import annotations

@@ -119,6 +119,7 @@ def repairer(
         granularity=granularity or ("agg" if settings.binance.stream == "aggTrade" and not rest_url else "raw"),
         share=own.weight_share,
         limit=UNLIMITED if rest_url else own.weight_limit,
+        microseconds=settings.binance.microseconds and not rest_url,
     )
 
 

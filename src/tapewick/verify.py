@@ -100,14 +100,17 @@ class Report:
 
     @property
     def incomplete(self) -> int:
+        """Closed bars of ours that are not proven whole."""
         return len(self.unproven)
 
     @property
     def compared(self) -> int:
+        """Bars both sides have, equal or not."""
         return self.equal + self.differing
 
     @property
     def mismatches(self) -> int:
+        """What verification fails on: bars that differ or that one side lacks; with ``strict`` unproven ones too."""
         return self.differing + self.missing_here + self.missing_there + (self.incomplete if self.strict else 0)
 
 

@@ -37,7 +37,7 @@ async def test_a_floor_that_moved_between_two_answers_is_not_of_a_stream_that_is
         await got(engine, 1)
         await settled(theirs)
 
-        async def moving(subjects: Sequence[str]) -> list[int | None]:
+        async def moving(subjects: Sequence[str]) -> list[tuple[int, str] | None]:
             if any(".trades." in subject for subject in subjects):
                 monkeypatch.setattr(broker, "_read", read)
                 await theirs.publish("trades", head(2))

@@ -34,6 +34,7 @@ class MemoryScans:
         self.events: dict[tuple[str, str, int], OrderEvent] = {}
         self.rows: dict[str, Order] = {}
         self.log: list[Announcement] = []
+        self.on_bus = 0
         self.fenced = False
 
     @property
@@ -47,6 +48,7 @@ class MemoryScans:
         return replace(
             self.state,
             seq=len(self.log),
+            said=self.on_bus,
             blocks=tuple(sorted(block for block in self.blocks.values() if block.number >= final)),
             events=tuple(event for event in self.canonical if event.block > final),
         )
@@ -56,7 +58,8 @@ class MemoryScans:
 
     async def commit_scan(self, step: ScanCommit, *, holder: str) -> int:
         expected = "" if self.state is None else self.state.cursor_hash
-        if self.fenced or step.expected != expected:
+        overruled = self.state is not None and self.state.status in {"RESET", "RECOVERY"} - {step.follows}
+        if self.fenced or step.expected != expected or overruled:
             raise Fenced(frozenset([step.component]))
         for hash in step.orphaned:
             self.blocks.pop(hash, None)
@@ -80,6 +83,7 @@ class MemoryScans:
             finalized=step.finalized,
             status=step.status,
             detail=step.detail,
+            first_block=step.first_block,
         )
         self.steps.append(step)
         self.check()
@@ -107,6 +111,9 @@ class MemoryScans:
     ) -> list[Order]:
         found = [row for row in self.rows.values() if status in ("", row.status) and user in ("", row.user)]
         return sorted(found, key=lambda row: row.created_at, reverse=True)[offset : offset + limit]
+
+    async def said(self, component: str, seq: int) -> None:
+        self.on_bus = max(self.on_bus, seq)
 
     async def order_log(self, component: str, since: int, limit: int) -> list[Announcement]:
         return self.log[since : since + limit]

@@ -22,8 +22,9 @@ __all__ = ["Run", "scanning"]
 class Run:
     """``told``: everything that was announced, in order."""
 
-    def __init__(self, scanner: Scanner, task: asyncio.Task[None], told: list[Announcement]) -> None:
+    def __init__(self, scanner: Scanner, rpc: JsonRpc, task: asyncio.Task[None], told: list[Announcement]) -> None:
         self.scanner = scanner
+        self.rpc = rpc
         self.task = task
         self.told = told
 
@@ -37,9 +38,9 @@ class Run:
 
 @asynccontextmanager
 async def scanning(
-    urls: Sequence[str], store: ScanStore, *, chain_id: int, contract: str, **how: Any
+    urls: Sequence[str], store: ScanStore, *, chain_id: int, contract: str, pace: Backoff | None = None, **how: Any
 ) -> AsyncIterator[Run]:
-    """A scanner on ``urls``, polling fast, until the end of the block."""
+    """A scanner on ``urls``, polling fast, until the end of the block. ``pace``: how long a node that failed rests."""
     told: list[Announcement] = []
 
     async def announce(news: Sequence[Announcement]) -> None:
@@ -47,12 +48,12 @@ async def scanning(
 
     clock = RealClock()
     how = {"poll": 0.02, "start": 0, "holder": "me", **how}
-    async with JsonRpc(urls, chain_id=chain_id, clock=clock, timeout=10, backoff=Backoff(base=0.01, cap=0.1)) as rpc:
+    async with JsonRpc(urls, chain_id=chain_id, timeout=10, backoff=pace or Backoff(base=0.01, cap=0.1)) as rpc:
         scanner = Scanner(rpc, store, chain_id=chain_id, contract=contract, clock=clock, announce=announce, **how)
         scanner._backoff = Backoff(base=0.01, cap=0.1)
         task = asyncio.create_task(scanner.run())
         try:
-            yield Run(scanner, task, told)
+            yield Run(scanner, rpc, task, told)
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):

@@ -27,7 +27,7 @@ def test_doctor_tells_of_a_spool(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert waiting["state"] == "warn" and "35 bytes" in waiting["detail"]
     again = Spool(tmp_path / "spool", 1000)
     again.adopt()
-    again.oldest()
+    again.read()
     again.drop(keep=True)
     again.close()
     [aside] = findings(capsys, tmp_path)

@@ -54,3 +54,5 @@ def test_a_key_is_a_token_by_another_name(monkeypatch: pytest.MonkeyPatch) -> No
     assert shown() == "k"
     monkeypatch.setenv("TAPEWICK_TOKEN", "t")
     assert shown() == "t"
+    assert shown("--key", "typed") == "typed"
+    assert shown("--key", "typed", "--token", "too") == "too"

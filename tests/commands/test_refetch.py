@@ -111,5 +111,6 @@ async def test_a_command_that_says_too_little_names_what_lacks(
     tmp_path: Path, given: tuple[str, ...], says: str
 ) -> None:
     async with still() as venue:
-        _, said = await run(venue, "repair", BTC, "--data", tmp_path, *given, code=2)
+        where = () if "--url" in given else ("--data", tmp_path)
+        _, said = await run(venue, "repair", BTC, *where, *given, code=2)
         assert says in said

@@ -73,6 +73,17 @@ def test_a_database_must_be_named(tmp_path: Path) -> None:
         assert "store.dsn is empty" in process.line("tapewick: ")
 
 
+@pytest.mark.parametrize("role", ["engine", "gateway", "scan"])
+def test_variables_that_all_roles_share_are_for_those_that_take_them(role: str, tmp_path: Path) -> None:
+    shared = {**POSTGRES, **REDIS, **CHAIN, "TAPEWICK_SOURCE": "binance:BTCUSDT"}
+    shared |= {} if role == "engine" else {"TAPEWICK_SHARD": "0/2"}
+    (tmp_path / "tapewick.env").write_text("".join(f"{name}={value}\n" for name, value in shared.items()))
+    words = ("run", role, "--no-config", "--env-file", tmp_path / "tapewick.env", "--data", tmp_path)
+    with Server(*words) as process:
+        assert process.process.wait(60) == 2
+        assert "store.dsn is empty" in process.line("tapewick: ")
+
+
 def test_a_role_that_waits_for_its_database_ends_when_asked(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dsn = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none"

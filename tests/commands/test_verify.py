@@ -118,6 +118,17 @@ async def test_a_server_without_a_closed_bar_of_a_timeframe_is_verified_in_the_o
     assert months["compared"] == 0
 
 
+async def test_a_server_with_a_trade_in_every_second_is_verified(tmp_path: Path) -> None:
+    async with SimVenue(["BTCUSDT"], seed=7, rate=30, catch_up=40) as venue:
+        await fill(tmp_path / "d", venue, prefix="binance")
+        urls = {"TAPEWICK_BINANCE__REST_URL": venue.rest_url, "TAPEWICK_BINANCE__WS_URL": venue.ws_url}
+        with Server("serve", "--source", "binance:BTCUSDT", "--port", "0", "--data", tmp_path / "d", **urls) as server:
+            where = ("--url", await asyncio.to_thread(server.ready), "--rest-url", venue.rest_url)
+            done = await tapewick("verify", "binance:BTCUSDT", "--tf", "1m", *where, "--json", cwd=tmp_path)
+    assert done.code == 0, done
+    assert json.loads(done.out)["timeframes"][0]["compared"] > 30
+
+
 async def test_incomplete_candles_are_counted_apart(tmp_path: Path, venue: SimVenue) -> None:
     await fill(tmp_path / "d", venue, lost=range(2000, 2003))
     done, found = await verify(tmp_path, venue, "--tf", "1m")

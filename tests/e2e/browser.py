@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from tests.parts.absent import absent
 
 __all__ = ["Browser", "part"]
 
@@ -20,10 +20,7 @@ def part(name: str, found: str | None, install: str) -> str:
     """The path of a real part; without it the test is skipped, or fails where CI is set."""
     if found:
         return found
-    message = f"{name} is not installed: {install}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
+    absent(f"{name} is not installed: {install}")
 
 
 class Browser(NamedTuple):

@@ -282,6 +282,58 @@ def test_rejects(implementation: Any, trade: Trade, why: str) -> None:
     assert driven.core.seq == 2
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "count", "why"),
+    [
+        (4, 6, 3, "partial"),  # begins before what is known
+        (5, 8, 4, "partial"),
+        (3, 7, 5, "partial"),  # around a hole
+        (6, 7, 1, "partial"),  # its own name is known
+        (5, 9, 4, "partial"),  # more trades than ids are free
+        (5, 9, 3, ""),  # what was left of an aggregate around two known ids
+        (5, 6, 2, ""),
+        (7, 8, 2, "duplicate"),
+        (1, 2, 2, ""),
+        (10, 12, 3, ""),
+    ],
+)
+def test_an_aggregate_of_which_a_part_is_known_is_refused_and_its_other_ids_stay_missing(
+    implementation: Any, first: int, last: int, count: int, why: str
+) -> None:
+    driven = Driven(lambda: implementation(1, SLACK, GRACE, HOUR))
+    driven.ingest([Trade(id, SEAMS[0], 5, 1) for id in (3, 4, 7, 8)])
+    before = driven.core.ranges()[:, :2].tolist()
+    aggregate = Trade(last, SEAMS[0], 5, 1, first=first, spans=count)
+    found = driven.ingest([aggregate], covers=[(first, last)])
+    if why == "duplicate":
+        assert found.rejects[:2].sum() == 1 and not len(found.accepted)  # a conflict where its content is compared
+    else:
+        assert found.rejects.tolist() == [int(name == why) for name in REJECTS]
+    taken = set(range(first, last + 1)) if not why else set()
+    covered = {id for low, high in driven.core.ranges()[:, :2].tolist() for id in range(low, high + 1)}
+    assert covered == taken | {id for low, high in before for id in range(low, high + 1)}
+
+
+@sampled(150)
+@given(st.data())
+def test_no_mix_of_trades_and_aggregates_counts_an_id_twice(implementation: Any, data: Any) -> None:
+    """Each id has the size 1 in whatever record it comes: what is covered is what the candles hold."""
+    driven = Driven(lambda: implementation(1, SLACK, GRACE, HOUR))
+    spans = st.tuples(st.integers(0, 25), st.sampled_from([0, 0, 1, 2, 5, 12]))
+    for batch in data.draw(st.lists(st.lists(spans, min_size=1, max_size=8), min_size=1, max_size=6)):
+        records = [
+            Trade(low + more, SEAMS[0] + low * SECOND, 5, more + 1, first=low, spans=more + 1) for low, more in batch
+        ]
+        vouched = [(t.first_id, t.id) for t in records] if data.draw(st.booleans()) else None
+        driven.ingest(records, covers=vouched)
+        covered = sum(high - low + 1 for low, high in driven.core.ranges()[:, :2].tolist())
+        day = driven.core.live()
+        [row] = day[day["tf"] == BY_INDEX[-1].index] if len(day) else [None]
+        assert row is not None and int(row["volume_lo"]) == int(row["trades"]) == covered
+        if data.draw(st.booleans()):
+            driven.commit()
+
+
 def test_oracle_rounds_may_have_size_zero(implementation: Any) -> None:
     core = implementation(1, SLACK, GRACE, HOUR)
     one = [np.array([v], np.int64) for v in (1, 1, 1, SEAMS[0], 7, 0, 0)]
@@ -318,7 +370,9 @@ def test_rescale_multiplies_everything_held(implementation: Any) -> None:
         expected.ingest(wide[part])
         expected.take() if part.start == 0 else None
     for each in (driven, expected):
-        assert each.ingest(wide[8:]).rejects.tolist() == [1] + [0] * 7, "a duplicate at the wider scale is no conflict"
+        assert each.ingest(wide[8:]).rejects.tolist() == [1] + [0] * (len(REJECTS) - 1), (
+            "a duplicate at the wider scale is no conflict"
+        )
     assert driven.core.live().tobytes() == expected.core.live().tobytes()
     assert driven.core.take().rows.tobytes() == expected.core.take().rows.tobytes()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,3 +116,22 @@ def test_wholly_known_and_wholly_missing_aggregates_are_left_alone() -> None:
     rows = [(n, n + 2, T0, 1, 1, 1) for n in (2, 8, 9, 12, 15, 18, 20, 27, 28, 31)]
     assert _remainder.known_in_part(batch(rows), ranges).tolist() == [2, 5, 8]
     assert not len(_remainder.known_in_part(batch(rows), np.empty((0, 4), np.int64)))
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        [(8, 10, T0, 100, 30, 1), (11, 11, T0, 100, 10, 1)],  # one of them reaches beyond the whole
+        [(10, 10, T0, 100, 10, 1)],  # the store has let go of the other
+        [(10, 10, T0, 100, 10, 1), (11, 11, T0, 100, 66, 1)],  # more than the whole
+    ],
+)
+def test_what_cannot_be_told_is_left_for_the_tape_to_refuse(known: list[tuple[int, int, int, int, int, int]]) -> None:
+    made = engine()
+    made.ingest(batch([(n, n, T0, 100, 10, 1) for n in (8, 9, 10, 11)]), T0 * 2)
+    whole = batch([(10, 15, T0, 100, 75, 1)], covers=((12, 15),))
+    ranges = made.tapes[OWN.id].ranges
+    left = _remainder.without_empty(_remainder.trimmed(whole, 0, ranges, batch(known)))
+    assert (left.first_id.tolist(), left.trade_id.tolist(), left.size.tolist()) == ([10], [15], [75])
+    assert made.ingest(left, T0 * 2) == 0 and made.rejects["partial"] == 1
+    assert made.tapes[OWN.id].ranges[:, :2].tolist() == [[8, 11]], "what was refused is vouched for by nobody"

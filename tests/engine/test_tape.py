@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tapewick.engine.tape import SMALL, Engine, Tape
+from tapewick.engine._batches import SMALL
+from tapewick.engine.tape import Engine, Tape
 from tapewick.model import Change, Gap, Instrument, State, TapeCommit, TapeState, TradeBatch, Wanted
 from tapewick.timeframe import SECOND
+
+from .conftest import IMPLEMENTATIONS
 
 BTC = Instrument(id="sim:BTCUSDT", venue="sim", symbol="BTCUSDT", price_scale=2, size_scale=5)
 T0 = 1_723_161_240 * SECOND  # 2024-08-08T23:54:00Z
@@ -257,3 +264,104 @@ def test_what_the_store_did_not_have_is_asked_once(engine: Engine) -> None:
     assert sorted(keys[:, 0].tolist()) == list(range(1, 18)) and not len(windows)
     assert fresh.missing() == []
     assert len(commit(fresh).rows) == 17
+
+
+@pytest.fixture(params=["native", "reference"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tapes of a test have this engine."""
+    if request.param not in IMPLEMENTATIONS:
+        pytest.skip("the native engine was not built here")
+    monkeypatch.setattr("tapewick.engine.tape.TapeCore", IMPLEMENTATIONS[request.param])
+
+
+def total(row: Any, name: str) -> int:
+    """A sum of 128 bits."""
+    return int(row[f"{name}_hi"]) << 64 | int(row[f"{name}_lo"]) & (2**64 - 1)
+
+
+def tape_of(instrument: Instrument) -> Engine:
+    engine = Engine()
+    engine.add([TapeState(instrument=instrument, number=7, epoch="E", owner=3)])
+    return engine
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("trades"), st.integers(1, 5), st.integers(1, 10**6)),
+        st.tuples(st.just("late"), st.integers(1, 5), st.integers(1, 10**6)),
+        st.tuples(st.just("commit"), st.just(0), st.just(0)),
+        st.tuples(st.just("widen"), st.integers(0, 2), st.integers(0, 2)),
+    ),
+    max_size=16,
+)
+
+
+def pairs(group: Sequence[TapeCommit]) -> list[tuple[int, int]]:
+    """Price and size of each trade; all batches of a commit have the scales of its head."""
+    found: list[tuple[int, int]] = []
+    for part in group:
+        for each in part.trades:
+            assert (each.price_scale, each.size_scale) == (part.head.price_scale, part.head.size_scale)
+            found += zip(each.price.tolist(), each.size.tolist(), strict=True)
+    return found
+
+
+@pytest.mark.usefixtures("either")
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS)
+def test_scales_may_widen_between_any_two_steps(steps: list[tuple[str, int, int]]) -> None:
+    """The store rescales what it has when the tape does; it ends with the trades and candles of a tape that had all
+    the digits from the start."""
+    own, wide = BTC, msgspec.structs.replace(BTC, price_scale=8, size_scale=11)
+    made, truth = tape_of(own), tape_of(wide)
+    stored: list[tuple[int, int]] = []
+    id = 1
+    for what, first, second in steps:
+        if what == "commit":
+            stored += pairs(made.take())
+        elif what == "widen":
+            price, size = min(first, 8 - own.price_scale), min(second, 11 - own.size_scale)
+            own = msgspec.structs.replace(own, price_scale=own.price_scale + price, size_scale=own.size_scale + size)
+            stored = [(p * 10**price, s * 10**size) for p, s in stored]
+            tape(made).rescale(own)
+        else:
+            trades = batch(range(id, id + first), step=0.01, size=np.full(first, second), late=what == "late")
+            id += first
+            made.ingest(replace(trades), NOW)
+            truth.ingest(replace(trades), NOW)
+    stored += pairs(made.take())
+    price, size = 10 ** (8 - own.price_scale), 10 ** (11 - own.size_scale)
+    assert [(p * price, s * size) for p, s in stored] == pairs(truth.take())
+    live = tape(made).live(), tape(truth).live()
+    if live[0] is not None and live[1] is not None:
+        got, wanted = (each.rows[each.rows["tf"] == 1][0] for each in live if each is not None)
+        assert total(got, "volume") * size == total(wanted, "volume")
+        assert total(got, "quote_volume") * price * size == total(wanted, "quote_volume")
+
+
+@pytest.mark.usefixtures("either")
+def test_a_trade_that_waits_and_does_not_fit_wider_scales_stops_them() -> None:
+    made = tape_of(BTC)
+    made.ingest(batch([1], size=np.array([2**62])), NOW)
+    wide = msgspec.structs.replace(BTC, size_scale=8)
+    with pytest.raises(OverflowError, match="wider scale"):
+        made.tapes[BTC.id].rescale(wide)
+    group = commit(made)
+    assert (group.trades[0].size.tolist(), group.trades[0].size_scale, group.head.size_scale) == ([2**62], 5, 5)
+
+
+@pytest.mark.usefixtures("either")
+def test_while_scales_are_about_to_widen_what_does_not_fit_them_is_counted_out() -> None:
+    made = tape_of(BTC)
+    tape(made).expect((2, 8))
+    made.ingest(batch([1, 2, 3], size=np.array([10, 2**62, 10]), covers=((1, 3),)), NOW)
+    assert made.rejects == Counter(overflow=1) and tape(made).ranges[:, :2].tolist() == [[1, 1], [3, 3]]
+    tape(made).rescale(msgspec.structs.replace(BTC, size_scale=8))
+    tape(made).expect(None)
+    made.ingest(batch([4], size=np.array([7]), size_scale=8), NOW)
+    assert pairs(made.take()) == [(100, 10_000), (100, 10_000), (100, 7)]
+
+
+def test_what_a_venue_says_of_an_instrument_leaves_its_scales(engine: Engine) -> None:
+    tape(engine).describe(msgspec.structs.replace(BTC, status="break", price_scale=0, size_scale=0))
+    assert tape(engine).instrument == msgspec.structs.replace(BTC, status="break")

@@ -20,6 +20,7 @@ from tapewick.errors import StoreError
 from tapewick.stores.postgres import PostgresStore
 from tests.buses.rig import BusRig
 from tests.fault.outages import LATER, endured, kept, live, positions, proven
+from tests.parts.absent import absent
 from tests.parts.postgres import PostgresServer
 from tests.parts.redis import redis_server  # noqa: F401
 
@@ -142,7 +143,7 @@ def small_disk() -> Iterator[Path]:
     words = ["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(words, capture_output=True).returncode:
         folder.rmdir()
-        pytest.skip("a file system cannot be mounted: this needs root, with CAP_SYS_ADMIN")
+        absent("a file system cannot be mounted: this needs root, with CAP_SYS_ADMIN")
     try:
         yield folder
     finally:

@@ -76,7 +76,7 @@ def _difference(got: Iterable[tuple[object, ...]], wanted: Iterable[tuple[object
 
 
 async def _assert_candles(rig: Collected, id: str, trades: list[Trade]) -> None:
-    """Values by brute force; complete wherever ids prove it (market-semantics 5.2), and only there."""
+    """Values by brute force; complete wherever an id on either side proves it, and only there."""
     wanted = candles(trades)
     first, last = trades[0].ts, trades[-1].ts
     for tf in STORED:

@@ -125,6 +125,28 @@ async def test_pages_follow_each_other_without_hole_or_duplicate(rig: GrpcRig, s
         assert sorted(times) == list(whole.candles.open_time) and len(times) == 8
 
 
+@pytest.mark.parametrize(("tf", "seconds"), [("1s", 1), ("1m", 60)])
+@pytest.mark.parametrize("include_open", [False, True])
+async def test_no_page_follows_where_the_range_ends(
+    rig: GrpcRig, stub: Any, tf: str, seconds: int, include_open: bool
+) -> None:
+    await rig.tell(1, 5000, clock=T0 + 500 * SECOND)
+    whole = [T0 + i * seconds * SECOND for i in range(5)]
+    for limit in range(1, 7):
+        request = pb.GetCandlesRequest(
+            instrument=BTC, timeframe=tf, start=T0, end=whole[-1] + 1, limit=limit, include_open=include_open
+        )
+        times: list[int] = []
+        while True:
+            answer = await stub.GetCandles(request)
+            assert answer.candles.open_time, request
+            times += answer.candles.open_time
+            if not answer.HasField("next"):
+                break
+            request = answer.next
+        assert times == whole, limit
+
+
 @pytest.mark.parametrize("fill", [0, 1])
 async def test_open_candles_take_no_place_of_closed_ones(rig: GrpcRig, stub: Any, fill: int) -> None:
     for first in range(1, 9000, 300):  # trades run ahead of the clock

@@ -16,6 +16,7 @@ from tapewick.clock import ManualClock
 from tapewick.errors import ConfigError
 from tapewick.gateways import _docs
 from tapewick.gateways.http import HttpGateway
+from tapewick.gateways.ingest import Options
 from tapewick.market import Market
 from tapewick.model import Health
 from tapewick.stores.duckdb import DuckDBStore
@@ -78,6 +79,38 @@ async def test_the_docs_need_no_script_and_no_network(rig: Rig) -> None:
     candles = document["paths"]["/v1/candles"]["get"]
     assert {one["name"] for one in candles["parameters"] if one.get("required")} == {"instrument", "tf"}
     assert "application/problem+json" in candles["responses"]["400"]["content"]
+
+
+@pytest.mark.parametrize("tokens", [(), ("tok_0123456789abcdef",)])
+async def test_the_document_says_of_everything_what_it_is_and_who_may_ask(
+    tmp_path: Path, tokens: tuple[str, ...]
+) -> None:
+    async with running(tmp_path, tokens=tokens, ingest=Options(tmp_path)) as rig, rig.http as client:
+        document = (await client.get("/schema/openapi.json")).json()
+        page = (await client.get("/docs")).text
+    operations = {(m, p): o for p, item in document["paths"].items() for m, o in item.items()}
+    assert len(operations) > 30
+    for name, operation in operations.items():
+        assert operation.get("description"), name
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description"), name
+    assert "``" not in page
+    assert page.count("Needs a key.") == (3 if not tokens else len(operations) - 3)
+    assert "Needs a key or a signature." in page
+    assert document["info"]["description"]
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["key"]["type"], schemes["key"]["scheme"]) == ("http", "bearer")
+    guarded = {name: o for name, o in operations.items() if {"key": []} in o["security"]}
+    assert operations.keys() - guarded.keys() == {("get", "/health/live"), ("get", "/health/ready")}
+    for name, operation in guarded.items():
+        assert {"401", "403"} <= set(operation["responses"]), name
+    for path in ("/v1/status", "/v1/candles", "/v1/book/{id}", "/v1/orders", "/udf/history", "/v1/export/trades"):
+        read = operations["get", path]
+        assert ({} in read["security"]) == (not tokens), path
+        assert "application/problem+json" in read["responses"]["503"]["content"], path
+    assert operations["post", "/v1/watch"]["security"] == [{"key": []}]
+    assert {"signature": []} in operations["post", "/v1/ingest/trades"]["security"]
+    assert "UdfError" in str(operations["get", "/udf/history"]["responses"]["401"])
 
 
 async def test_every_link_of_the_docs_leads_somewhere(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,21 @@ from tapewick.clock import ManualClock
 from tapewick.engine.tape import Engine
 from tapewick.errors import Unavailable
 from tapewick.gateways._auth import Guard
-from tapewick.gateways._ingest_backlog import MOST, Backlog, joined, packed, unpacked
+from tapewick.gateways._ingest_backlog import Backlog
+from tapewick.gateways._ingest_records import MOST, joined, packed, unpacked
 from tapewick.gateways.ingest import Options
 from tapewick.intake import Intake
 from tapewick.keys import KeyFile
 from tapewick.model import TradeBatch
 from tapewick.roles import EngineRole
-from tapewick.spool import Spool
+from tapewick.spool import Spool, parse
 from tapewick.stores.duckdb import DuckDBStore
 from tapewick.timeframe import SECOND
 from tests.gateways.rig import T0, batch, instrument, running
 from tests.gateways.test_ingest import Door, body, trade
 
 ROOM = 1 << 20
+X, Y = "hook:XYZ", "hook:Y"
 
 
 class Outage:
@@ -237,26 +241,160 @@ async def test_an_engine_that_is_gone_makes_no_flood_and_gets_it_when_it_is_back
         assert sorted(trades.trade_id.tolist()) == [1, 2, 3]
 
 
+class Engines:
+    """The engines of a gateway's instruments; those of ``gone`` store nothing."""
+
+    def __init__(self, door: Door, *gone: str) -> None:
+        assert door.rig.gateway._ingest is not None
+        self.gone, self.stored = set(gone), []  # type: tuple[set[str], list[tuple[str, list[int]]]]
+        self.tried: Counter[str] = Counter()
+        self._intake = door.rig.gateway._ingest._intake
+        self._bring = self._intake.store
+        self._intake.store = self._sharded  # type: ignore[assignment,method-assign]
+
+    async def until(self, instrument: str, times: int) -> None:
+        """Wait until trades of ``instrument`` were tried so often."""
+        async with asyncio.timeout(60):
+            while self.tried[instrument] < times:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.02)
+
+    async def _sharded(self, trades: TradeBatch, *, sent: bool = False) -> Any:
+        self.tried[trades.instrument] += 1
+        if trades.instrument in self.gone:
+            raise Unavailable("its engine is gone", retry_after=1)
+        outcome = await self._bring(trades, sent=sent)
+        self.stored.append((trades.instrument, trades.trade_id.tolist()))
+        return outcome
+
+
+async def until_empty(folder: Path) -> None:
+    async with asyncio.timeout(60):
+        while spooled(folder):  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.02)
+
+
+async def until_left(folder: Path, *instruments: str) -> None:
+    """Wait until the trades of ``instruments`` lie in the spool and no others."""
+    async with asyncio.timeout(60):
+        while waiting(folder) != set(instruments):  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.02)
+
+
+def waiting(folder: Path) -> set[str]:
+    found: set[str] = set()
+    for path in spooled(folder):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            found |= {unpacked(record).instrument.id for record in parse(path.read_bytes()).records}
+    return found
+
+
+@asynccontextmanager
+async def shared(folder: Path, outage: Outage) -> AsyncIterator[tuple[Door, Engines]]:
+    """A gateway whose spool holds trades 2 of X and Y in one segment; Y has no engine."""
+    async with opened(folder, outage) as door:
+        await door.verdicts(body(trade(1), trade(1, instrument=Y)))
+    spool = Spool(folder / "spool", ROOM)
+    assert spool.append([packed(instrument(id), batch(2, 1, id)) for id in (Y, X)]) == 2
+    spool.close()
+    outage.cause = "PostgreSQL is away for a moment"
+    async with opened(folder, outage) as door:
+        yield door, Engines(door, Y)
+
+
 async def test_an_instrument_without_an_engine_keeps_only_its_own_trades_waiting(
     tmp_path: Path, outage: Outage
 ) -> None:
     async with opened(tmp_path, outage) as door:
-        assert door.rig.gateway._ingest is not None
-        intake = door.rig.gateway._ingest._intake
-        bring = intake.store
-
-        async def sharded(trades: TradeBatch, *, sent: bool = False) -> Any:
-            if trades.instrument == "hook:Y":
-                raise Unavailable("its engine is gone", retry_after=1)
-            return await bring(trades, sent=sent)
-
-        intake.store = sharded  # type: ignore[assignment,method-assign]
+        engines = Engines(door, Y)
         for id in (1, 2):
-            assert await door.verdicts(body(trade(id, instrument="hook:Y"), trade(id))) == ["queued", "accepted"]
+            assert await door.verdicts(body(trade(id, instrument=Y), trade(id))) == ["queued", "accepted"]
         assert (await ready(door)).status_code == 200
-        intake.store = bring  # type: ignore[method-assign]
+        engines.gone.clear()
+        await until_empty(tmp_path)
+        assert [row["trade_id"] for row in await door.stored(Y)] == [1, 2]
+        assert await door.verdicts(body(trade(3, instrument=Y))) == ["accepted"]
+
+
+async def test_trades_that_can_be_stored_do_not_wait_behind_those_that_cannot(tmp_path: Path, outage: Outage) -> None:
+    """Y has no engine; then a short outage of the whole store brings X to the disk too."""
+    async with opened(tmp_path, outage) as door:
+        await door.verdicts(body(trade(1), trade(1, instrument=Y)))
+        engines = Engines(door, Y)
+        assert await door.verdicts(body(trade(2, instrument=Y))) == ["queued"]
+        await engines.until(Y, 3)
+        outage.cause = "PostgreSQL is away for a moment"
+        assert await door.verdicts(body(trade(2), trade(3, instrument=Y))) == ["queued", "queued"]
+        assert (await ready(door)).status_code == 503
+        outage.cause = None
+        await until_ready(door)
+        await until_left(tmp_path, Y)
+        assert await door.verdicts(body(trade(3), trade(4, instrument=Y))) == ["accepted", "queued"]
+        assert (await ready(door)).status_code == 200
+        assert engines.stored == [(X, [2]), (X, [3])]
+    async with opened(tmp_path, outage) as door:
+        await until_empty(tmp_path)
+        assert [row["trade_id"] for row in await door.stored(Y)] == [1, 2, 3, 4]
+        assert [row["trade_id"] for row in await door.stored()] == [1, 2, 3]
+
+
+async def test_what_waits_on_keeps_its_place_and_what_is_stored_takes_no_room(tmp_path: Path, outage: Outage) -> None:
+    async with shared(tmp_path, outage) as (door, engines):
+        assert await door.verdicts(body(trade(3, instrument=Y))) == ["queued"]
+        [first, _] = before = spooled(tmp_path)
+        outage.cause = None
+        await until_ready(door)
+        await until_left(tmp_path, Y)
+        assert spooled(tmp_path)[0] == first and len(before) == 2
+        await engines.until(Y, 3)
+        assert engines.stored == [(X, [2])]
+        engines.gone.clear()
+        await until_empty(tmp_path)
+        assert [id for of, ids in engines.stored for id in ids if of == Y] == [2, 3], "in order"
+
+
+async def test_an_instrument_that_was_late_once_is_stored_directly_again(tmp_path: Path, outage: Outage) -> None:
+    """Though another one stays stuck, and the spool is never empty."""
+    async with opened(tmp_path, outage) as door:
+        await door.verdicts(body(trade(1), trade(1, instrument=Y)))
+        engines = Engines(door, Y, X)
+        assert await door.verdicts(body(trade(2, instrument=Y), trade(2))) == ["queued"] * 2
+        engines.gone = {Y}
+        await until_left(tmp_path, Y)
+        assert await door.verdicts(body(trade(3))) == ["accepted"]
+        assert [row["trade_id"] for row in await door.stored()] == [1, 2, 3]
+
+
+async def test_a_full_disk_that_cannot_be_tidied_holds_nothing_up(
+    tmp_path: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shared(tmp_path, outage) as (door, engines):
+        with monkeypatch.context() as full:
+
+            def put(*args: Any) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            full.setattr(Spool, "_put", put)
+            outage.cause = None
+            await until_ready(door)
+            await engines.until(Y, 4)
+            assert waiting(tmp_path) == {X, Y}
+            assert engines.stored == [(X, [2])], "once is enough"
+            assert await door.verdicts(body(trade(3))) == ["accepted"]
+        await until_left(tmp_path, Y)
+        engines.gone.clear()
+        await until_empty(tmp_path)
+        assert [row["trade_id"] for row in await door.stored(Y)] == [1, 2]
+
+
+async def test_a_disk_that_fails_does_not_keep_the_gateway_from_a_store_that_is_back(
+    tmp_path: Path, outage: Outage
+) -> None:
+    async with opened(tmp_path, outage) as door:
+        await door.verdicts(body(trade(1)))
+        (tmp_path / "spool").write_text("a file where the folder should be")
+        outage.cause = "away"
+        assert (await door.post(body(trade(2)))).status_code == 503
+        outage.cause = None
         async with asyncio.timeout(60):
-            while spooled(tmp_path):  # noqa: ASYNC110 (nobody tells)
+            while (await door.post(body(trade(2)))).status_code != 202:  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.02)
-        assert [row["trade_id"] for row in await door.stored("hook:Y")] == [1, 2]
-        assert await door.verdicts(body(trade(3, instrument="hook:Y"))) == ["accepted"]

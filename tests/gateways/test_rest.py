@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from tapewick import __version__
+from tapewick.client import Client
 from tapewick.engine import ENGINE
 from tapewick.engine.candles import fold
 from tapewick.timeframe import BY_NAME, SECOND
@@ -100,6 +101,31 @@ async def test_candles_page_forward_and_backward(rig: Rig) -> None:
         seconds += [c["open_time"] for c in page["candles"]]
         path = page["next"]
     assert seconds == [MS0 + i * 1000 for i in range(601)]
+
+
+@pytest.mark.parametrize(("tf", "step"), [("1s", 1000), ("1m", MINUTE_MS)])
+@pytest.mark.parametrize("fill", ["none", "prev"])
+@pytest.mark.parametrize("rest", [0, 1, 999])
+async def test_no_page_follows_where_the_range_ends(rig: Rig, tf: str, step: int, fill: str, rest: int) -> None:
+    await rig.tell(1, 3600)
+    whole = [MS0 + i * step for i in range(6 if rest else 5)]
+    end = MS0 + 5 * step + rest
+    for limit in range(1, 8):
+        opens: list[int] = []
+        path = f"/v1/candles?instrument={BTC}&tf={tf}&start={MS0}&end={end}&limit={limit}&fill={fill}"
+        while path:
+            page = await rig.get(path)
+            opens += [c["open_time"] for c in page["candles"]]
+            assert page["candles"], path
+            path = page["next"]
+        assert opens == whole, limit
+
+
+async def test_a_client_reads_a_range_that_fills_its_pages(rig: Rig) -> None:
+    await rig.tell(1, 20_100)  # a trade in every second: two whole pages
+    async with Client(rig.gateway.url) as client:
+        found = await client.candles(BTC, "1s", start=T0, end=T0 + 2000 * SECOND, limit=0)
+    assert [row.open_time for row in found] == [T0 + i * SECOND for i in range(2000)]
 
 
 async def test_candles_changed_since_a_position(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,6 +44,9 @@ async def head(rpc: JsonRpc, **how: Any) -> Any:
     ("answer", "error", "said"),
     [
         (ValueError(-32603, "oh"), NodeRefused, "refused eth_getBlockByNumber: 'oh'"),
+        (ValueError(-32601, "no such method"), NodeRefused, "no such method"),
+        (ValueError(-32600, "invalid request"), NodeRefused, "invalid request"),
+        (ValueError(-32700, "parse error"), NodeRefused, "parse error"),
         (answered(b"later", "429 Too Many Requests", "Retry-After: 0"), VenueRefused, "HTTP 429"),
         (answered(b"<html>", "502 Bad Gateway"), VenueRefused, "HTTP 502"),
         (answered(b"no"), BadPayload, "no JSON-RPC"),
@@ -65,7 +69,7 @@ async def test_what_may_pass_is_asked_of_the_next_address(answer: Any, error: ty
             assert (await head(rpc))["number"] == "0x0"
 
 
-@pytest.mark.parametrize(("code", "text"), [(-32601, "no such method"), (-32602, "bad"), (3, "execution reverted")])
+@pytest.mark.parametrize(("code", "text"), [(-32602, "bad"), (3, "execution reverted")])
 async def test_what_would_be_the_same_again_is_final(code: int, text: str) -> None:
     first, second = failing(ValueError(code, text)), FakeNode(FakeChain())
     async with serving(first, second) as urls, calling(urls) as rpc:
@@ -94,6 +98,74 @@ async def test_a_node_that_wants_less_says_how_much(said: str, span: int | None)
         with pytest.raises(TooWide) as raised:
             await rpc.call("eth_getLogs", [{"fromBlock": "0x0", "toBlock": "0xfff"}], list)
     assert raised.value.span == span
+
+
+@pytest.mark.parametrize(
+    ("said", "halted", "rate"),
+    [
+        (ValueError(3, "execution reverted: no such order"), True, False),
+        (ValueError(-32000, "execution reverted"), True, False),
+        (ValueError(-32000, "opcode 0xfe not defined"), True, False),
+        (ValueError(-32603, "EVM error OutOfGas"), True, False),
+        (ValueError(-32000, "stack limit reached 1024 (1023)"), True, False),
+        (ValueError(-32603, "internal error"), False, False),
+        (ValueError(-32000, "missing trie node 1f"), False, False),
+        (ValueError(-32005, "limit exceeded"), False, True),
+        (ValueError(-32007, "15/second request limit reached"), False, True),
+        (ValueError(429, "compute units per second capacity exceeded"), False, True),
+    ],
+)
+async def test_a_call_that_fails_in_its_contract_is_told_from_a_node_that_fails(
+    said: ValueError, halted: bool, rate: bool
+) -> None:
+    async with serving(failing(said)) as urls, calling(urls) as rpc:
+        with pytest.raises(NodeRefused) as raised:
+            await rpc.call("eth_call", [], str, rounds=1)
+    assert (raised.value.halted, raised.value.final, raised.value.rate) == (halted, halted, rate)
+
+
+class Steered:
+    """A clock that a test sets; whoever sleeps does so until the test ends it."""
+
+    def __init__(self) -> None:
+        self.time, self.slept, self.asleep, self.woken = 10**18, [0.0], asyncio.Event(), asyncio.Event()
+
+    def now(self) -> int:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.asleep.set()
+        await self.woken.wait()
+
+
+async def test_that_all_addresses_rest_is_told_until_one_answers() -> None:
+    clock = Steered()
+    async with serving(FakeNode(FakeChain())) as urls, JsonRpc(urls, chain_id=CHAIN, clock=clock) as rpc:
+        rpc.distrust(VenueRefused("not now", status=429, retry_after=2.0))
+        assert rpc.trouble is None
+        rpc.distrust(VenueRefused("not for long", status=429, retry_after=60.0))
+        asked = asyncio.create_task(head(rpc))
+        await clock.asleep.wait()
+        assert rpc.trouble is not None and "not for long" in rpc.trouble
+        clock.time += 70 * 10**9
+        clock.woken.set()
+        assert (await asked)["number"] == "0x0" and rpc.trouble is None
+
+
+async def test_a_clock_that_is_set_back_prolongs_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(FakeNode(FakeChain())) as urls:
+        async with JsonRpc(urls, chain_id=CHAIN, backoff=Backoff(base=0.01, cap=0.01)) as rpc:
+            rpc.distrust(Disconnected("away"))
+            now = time.time_ns()
+            monkeypatch.setattr(time, "time_ns", lambda: now - 3600 * 10**9)
+            assert (await head(rpc))["number"] == "0x0"
+
+
+async def test_the_only_address_is_always_the_same() -> None:
+    async with serving(failing(ValueError(-32603, "oh"))) as urls, calling(urls) as rpc:
+        assert (await head(rpc))["number"] == "0x0"
+        assert rpc.turn == 0
 
 
 async def test_an_answer_is_bounded_in_size() -> None:

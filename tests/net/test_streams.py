@@ -17,7 +17,7 @@ from tapewick.errors import ConfigError
 from tapewick.net import control
 from tapewick.net.control import SENDS_PER_SECOND, Control
 from tapewick.net.inbox import Inbox, Wakeup
-from tapewick.net.websocket import Feed, LinkEnded, StreamsRefused
+from tapewick.net.websocket import Feed, LinkEnded, StreamsBegun, StreamsRefused
 from tapewick.sim.venue import SimVenue
 from tests.net.serving import Peer, change, frames, quick, running, serving
 
@@ -319,6 +319,64 @@ async def test_the_end_of_a_link_comes_behind_its_last_frame() -> None:
             while not isinstance(item := await inbox.get(), Wakeup) or item.frames != [b"3"]:
                 assert not isinstance(item, Wakeup) or item.link == 1
             assert item.link == 1
+
+
+async def begun(inbox: Inbox[Any]) -> set[str]:
+    """The streams that begin next."""
+    while not isinstance(item := await inbox.get(), StreamsBegun):
+        pass
+    return set(item.streams)
+
+
+async def test_streams_begin_with_their_connection_or_when_they_are_acknowledged() -> None:
+    inbox: Inbox[Any] = Inbox()
+    streams = [f"s{number}@trade" for number in range(150)]
+    async with serving() as server:
+        feed = Feed([server.url], inbox, streams=streams, tell_links=True, backoff=quick())
+        async with running(feed):
+            peer = await server.peer(0)
+            assert await begun(inbox) == set(streams[:100])
+            [message] = await peer.until(1)
+            assert message["params"] == streams[100:]
+            peer.text(b"data")
+            while not isinstance(item := await inbox.get(), Wakeup) or item.frames != [b"data"]:
+                assert not isinstance(item, StreamsBegun), "nobody has acknowledged it"
+            peer.text(ack(message))
+            assert await begun(inbox) == set(streams[100:])
+            feed.resubscribe([streams[7]])
+            peer.text(ack((await peer.until(2))[1]))
+            assert (await peer.until(3))[2]["method"] == "SUBSCRIBE"
+            peer.text(ack((await peer.until(3))[2]))
+            assert await begun(inbox) == {streams[7]}
+            peer.transport.disconnect(graceful=False)
+            assert await begun(inbox) == set(streams[:100])
+
+
+async def test_what_another_connection_carries_does_not_begin() -> None:
+    inbox: Inbox[Any] = Inbox()
+    async with serving() as server:
+        feed = Feed(
+            [server.url], inbox, streams=["a@trade"], redundant=True, tell_links=True, overlap=0.05, backoff=quick()
+        )
+        async with running(feed):
+            peers = [await server.peer(0), await server.peer(1)]
+            for peer in peers:
+                peer.text(b"here")
+            assert await frames(inbox, 2) == [b"here"] * 2
+            peers[0].transport.disconnect(graceful=False)
+            (await server.peer(2)).text(b"back")
+            feed.renew()
+            for number in (3, 4):
+                (await server.peer(number)).text(b"new")
+            seen: list[Any] = []
+            while sum(isinstance(item, Wakeup) for item in seen) < 3:
+                seen.append(await inbox.get())
+            feed.subscribe(["b@trade"])
+            for number in (3, 4):
+                await answering(await server.peer(number), 1)
+            while not isinstance(seen[-1], StreamsBegun):
+                seen.append(await inbox.get())
+            assert [item.streams for item in seen if isinstance(item, StreamsBegun)] == [("b@trade",)]
 
 
 async def test_a_renewed_connection_replaces_the_old_one_only_when_it_carries_all_streams() -> None:

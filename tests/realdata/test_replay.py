@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.realdata.brute import fold_minutes, recorded_trades
+from tests.realdata.brute import fold_minutes, recorded_trades, text
 from tests.realdata.reading import candles, replay, rows, stored_candles, tapewick, values
 
 pytestmark = pytest.mark.realdata
@@ -99,9 +103,30 @@ def test_three_markets_interleaved_do_not_touch_each_other(
     assert [{k: row[k] for k in expected[0]} for row in got] == expected
 
 
-@pytest.mark.parametrize("name", ["BINANCE.ws.1.0", "BINANCE_FUTURES.ws.1.0", "COINBASE.ws.28.0", "KRAKEN.ws.48.0"])
-def test_every_other_capture_replays(name: str, testdata: Path, tmp_path: Path) -> None:
-    replay(tmp_path / "D", testdata / "ws-captures" / f"{name}.gz")
+@pytest.mark.parametrize(("name", "venue"), [("BINANCE.ws.1.0", "binance"), ("BINANCE_FUTURES.ws.1.0", "binance-usdm")])
+def test_every_aggregate_of_other_captures_is_on_its_tape(
+    name: str, venue: str, testdata: Path, tmp_path: Path
+) -> None:
+    capture = testdata / "ws-captures" / f"{name}.gz"
+    replay(tmp_path / "D", capture)
+    expected: dict[str, list[dict[str, Any]]] = {}
+    with gzip.open(capture, "rt") as lines:
+        frames = [json.loads(line.partition(": ")[2]) for line in lines if '"e":"aggTrade"' in line]
+    for d in (frame["data"] for frame in frames):
+        row = {"trade_id": d["l"], "first_id": d["f"], "count": d["l"] - d["f"] + 1, "ts_event": d["T"]}
+        row |= {"price": text(Decimal(d["p"])), "size": text(Decimal(d["q"])), "side": "sell" if d["m"] else "buy"}
+        expected.setdefault(f"{venue}:{d['s']}", []).append(row)
+    assert len(expected) >= 2
+    for id, trades in expected.items():
+        told = rows(tapewick("trades", id, "--data", tmp_path / "D", "--limit", "0", "--json"))
+        whole = [{"first_id": row["trade_id"], "count": 1, **row} for row in told]
+        assert [{name: row[name] for name in trades[0]} for row in whole] == trades, id
+
+
+@pytest.mark.parametrize("name", ["COINBASE.ws.28.0", "KRAKEN.ws.48.0"])
+def test_captures_of_venues_that_are_not_read_put_nothing_on_a_tape(name: str, testdata: Path, tmp_path: Path) -> None:
+    (told,) = rows(tapewick("replay", testdata / "ws-captures" / f"{name}.gz", "--data", tmp_path / "D", "--json"))
+    assert (told["trades"], told["duplicates"], told["rejects"], told["gaps"]) == (0, 0, {}, 0)
 
 
 @pytest.mark.parametrize("engine", ["native", "reference"])

@@ -15,7 +15,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from tapewick.errors import StoreError
+from tapewick.errors import SchemaOlder, StoreError
 from tapewick.model import State
 from tapewick.protocols import Store
 from tapewick.scans import OrderFilter, lease_name
@@ -65,6 +65,18 @@ async def test_processes_that_open_an_empty_database_together_migrate_it_once(se
     dsn = server.database()
     done = await asyncio.gather(*(migrate(dsn) for _ in range(4)))
     assert sorted(done) == [[], [], [], [f"up {step}" for step in STEPS]]
+
+
+async def test_who_only_reads_is_told_the_version_of_an_older_schema(postgres: PostgresServer) -> None:
+    dsn = postgres.database()
+    await migrate(dsn, 3)
+    with pytest.raises(SchemaOlder, match=rf"version 3, the newest is {len(STEPS)}\).*tapewick migrate up") as older:
+        async with PostgresStore(dsn, read_only=True):
+            pass
+    assert older.value.version == 3
+    await migrate(dsn)
+    async with PostgresStore(dsn, read_only=True):
+        pass
 
 
 async def test_a_step_that_fails_leaves_no_half(postgres: PostgresServer) -> None:

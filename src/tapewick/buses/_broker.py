@@ -53,11 +53,12 @@ class Arrival(NamedTuple):
 
 class Standing(NamedTuple):
     """One partition: position of the oldest message kept (of the next one if none is), messages kept
-    behind each group's floor, and the floors."""
+    behind each group's floor, the floors, and the groups behind whose floor messages were discarded."""
 
     first: int
     waiting: Mapping[str, int]
     floors: Mapping[str, int]
+    missed: Collection[str] = ()
 
 
 class Reader(Protocol):
@@ -85,6 +86,10 @@ class Broker(Protocol):
 
     async def ends(self, wanted: Collection[Place]) -> dict[Place, int]:
         """Position of the newest message of each."""
+        ...
+
+    async def births(self, topics: Collection[str]) -> Mapping[str, str]:
+        """By topic, a name that changes when it is made anew and its positions begin again; none where none is told."""
         ...
 
     async def floors(self, group: str, wanted: Collection[Place]) -> dict[Place, int]:

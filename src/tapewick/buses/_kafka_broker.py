@@ -232,13 +232,19 @@ class KafkaBroker:
     def _group(self, group: str) -> str:
         return f"{self._name}.{group}"
 
+    async def births(self, topics: Collection[str]) -> Mapping[str, str]:
+        return {}  # a topic made anew shows by its lower offsets only
+
     async def floors(self, group: str, wanted: Collection[Place]) -> dict[Place, int]:
         await self._ensure({topic for topic, _ in wanted})
         told = await self._do("asking for a group", partial(self._committed, group, list(wanted)))
         found = {place: told.get(place, -1) for place in wanted}
-        await self.commit(group, {place: 0 for place, offset in found.items() if offset < 0})
+        if fresh := [place for place, offset in found.items() if offset < 0]:
+            first = await self._offsets(fresh, EARLIEST)
+            await self.commit(group, first)
+            found |= first
         self._groups = (0.0, sorted({*self._groups[1], group}))
-        return {place: max(offset, 0) for place, offset in found.items()}
+        return found
 
     async def commit(self, group: str, floors: Mapping[Place, int]) -> None:
         if floors:
@@ -273,7 +279,8 @@ class KafkaBroker:
         for place in wanted:
             own = {group: offsets[place[1]] for group, offsets in floors.items() if place[1] in offsets}
             waiting = {group: max(0, last[place] - max(floor, first[place])) for group, floor in own.items()}
-            found[place[1]] = Standing(first[place] + 1, waiting, own)
+            missed = {group for group, floor in own.items() if floor < first[place]}
+            found[place[1]] = Standing(first[place] + 1, waiting, own, missed)
         return found
 
     def _floors(self, wanted: Sequence[Place]) -> dict[str, dict[int, int]]:

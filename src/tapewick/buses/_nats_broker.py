@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tapewick.buses._broker import RECENT, SHARED, Parcel, Place, Standing, places
 from tapewick.buses._nats_driver import (
@@ -36,6 +36,7 @@ FRESH = 1.0  # seconds for which it is known where a topic's partitions end
 OTHERWISE = 10058  # error code: the stream exists with another configuration
 
 T = TypeVar("T")
+_Note: TypeAlias = tuple[int, str]  # a floor, and when the stream was made of which it tells
 
 
 async def _end(client: Client) -> None:
@@ -51,6 +52,10 @@ def _broke(error: Exception) -> bool:
     return isinstance(error, ConnectionError) or "Authentication Timeout" in str(error)
 
 
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    return await asyncio.gather(*works)
+
+
 async def _make(js: JetStreamContext, config: StreamConfig) -> None:
     """Create a stream, or bring an existing one up to date."""
     try:
@@ -59,6 +64,21 @@ async def _make(js: JetStreamContext, config: StreamConfig) -> None:
         if error.err_code != OTHERWISE:
             raise
         await js.update_stream(config)
+
+
+def _of(note: _Note, made: str) -> int:
+    """The floor that was noted, 0 if it is of another stream than the one made at ``made``."""
+    floor, of = note
+    return floor if of in ("", made) else 0
+
+
+def _missed(floors: Iterable[Mapping[str, int]], first: int) -> set[str]:
+    """Groups that had not read what was before the sequence number ``first``. Partitions share a stream's numbers, so
+    of what lies below a group's highest floor nobody knows whose it was."""
+    highest: dict[str, int] = {}
+    for own in floors:
+        highest |= {group: max(floor, highest.get(group, 0)) for group, floor in own.items()}
+    return {group for group, floor in highest.items() if first > floor + 1}
 
 
 class NatsBroker:
@@ -75,6 +95,7 @@ class NatsBroker:
         self._known: set[str] = set()
         self._newest: dict[str, tuple[float, dict[int, int]]] = {}  # when it was asked, and what ``_ends`` tells
         self._made: dict[str, str] = {}  # when the stream was made whose floors were read last
+        self._born: dict[str, str] = {}  # when the stream was made of which readers have positions
         self._why: Exception | None = None
         self._connecting = asyncio.Lock()
         self._gone = asyncio.Event()  # the connection broke: what waits for an answer waits in vain
@@ -165,7 +186,7 @@ class NatsBroker:
     async def _js(self) -> JetStreamContext:
         return (await self.live()).jetstream(timeout=ANSWER)
 
-    async def do(self, what: str, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
+    async def do(self, what: str, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of ``work``, or an error once the connection broke. Raises ``BusError``."""
         client, task = self._client, asyncio.ensure_future(work)
         broken = asyncio.ensure_future(self._gone.wait())
@@ -237,52 +258,69 @@ class NatsBroker:
         last = {topic: (await self._info(topic)).state.last_seq for topic in {topic for topic, _ in wanted}}
         return {place: last[place[0]] for place in wanted}
 
+    async def births(self, topics: Collection[str]) -> Mapping[str, str]:
+        born = {topic: str((await self._info(topic)).created) for topic in topics}
+        self._born |= born
+        return born
+
     # -- floors --------------------------------------------------------------------------------
 
     def _floor(self, group: str, place: Place) -> str:
         return f"{self._name}.floors.{group}.{place[0]}.{place[1]}"
 
     async def floors(self, group: str, wanted: Collection[Place]) -> dict[Place, int]:
-        for topic in {topic for topic, _ in wanted}:
-            await self._ensure(topic)
-        found = dict(zip(wanted, await self._read([self._floor(group, place) for place in wanted]), strict=True))
-        fresh = {place: 0 for place, floor in found.items() if floor is None}
+        infos = {topic: await self._info(topic) for topic in {topic for topic, _ in wanted}}
+        self._born |= {topic: str(info.created) for topic, info in infos.items()}
+        notes = await self._read([self._floor(group, place) for place in wanted])
+        found, fresh = {}, {}
+        for place, note in zip(wanted, notes, strict=True):
+            if note is None:
+                fresh[place] = max(0, infos[place[0]].state.first_seq - 1)
+            else:
+                found[place] = _of(note, self._born[place[0]])
         await self.commit(group, fresh)
-        return {place: floor or 0 for place, floor in found.items()}
+        return found | fresh
 
-    async def _read(self, subjects: Sequence[str]) -> list[int | None]:
+    async def _read(self, subjects: Sequence[str]) -> list[_Note | None]:
         """The floors noted under these subjects."""
         await self._ensure("floors")
         js, stream = await self._js(), self._stream("floors")
 
-        async def one(subject: str) -> int | None:
+        async def one(subject: str) -> _Note | None:
             try:
-                return int((await js.get_last_msg(stream, subject)).data or 0)
+                floor, _, made = ((await js.get_last_msg(stream, subject)).data or b"0").decode().partition(" ")
             except NotFoundError:
                 return None
+            return int(floor), made
 
-        return await self.do("asking for a group", asyncio.gather(*map(one, subjects)))
+        return await self.do("asking for a group", _all(map(one, subjects)))
 
     async def commit(self, group: str, floors: Mapping[Place, int]) -> None:
         await self._ensure("floors")
-        await self._publish([(self._floor(group, place), b"%d" % floor, "") for place, floor in floors.items()])
+        notes = [
+            (self._floor(group, place), f"{floor} {self._born.get(place[0], '')}".encode(), "")
+            for place, floor in floors.items()
+        ]
+        await self._publish(notes)
 
     async def standing(self, topic: str) -> dict[int, Standing]:
         info = await self._info(topic, f"{self._name}.{topic}.*")  # before the floors: they only rise
         state, self._made[topic] = info.state, str(info.created)
         pattern = f"{self._name}.floors.*.{topic}.*"
         subjects = sorted((await self._info("floors", pattern)).state.subjects or {})
-        floors, end = await self._read(subjects), state.last_seq
-        if any(floor is not None and floor > end for floor in floors):
+        notes, end = await self._read(subjects), state.last_seq
+        floors = [0 if note is None else _of(note, self._made[topic]) for note in notes]
+        if any(floor > end for floor in floors):
             later = await self._info(topic)  # messages came and were acknowledged since the first look
             end = later.state.last_seq if str(later.created) == self._made[topic] else end
         found: dict[int, dict[str, int]] = {place[1]: {} for place in places((topic,), self._partitions)}
         for subject, floor in zip(subjects, floors, strict=True):
             *_, group, _, partition = subject.split(".")
-            own = floor if floor is not None and floor <= end else 0  # else it is of a stream that is gone
+            own = floor if floor <= end else 0  # else it is of a stream that is gone
             found.setdefault(int(partition), {})[group] = own
         counts = {int(subject.rpartition(".")[2]): count for subject, count in (state.subjects or {}).items()}
         ends = await self._ends(topic, counts)
+        missed = _missed(found.values(), state.first_seq)
         return {
             partition: Standing(
                 state.first_seq,
@@ -291,6 +329,7 @@ class NatsBroker:
                     for group, floor in floors.items()
                 },
                 floors,
+                missed,
             )
             for partition, floors in found.items()
         }
@@ -309,7 +348,7 @@ class NatsBroker:
                 except NotFoundError:  # it has been let go of meanwhile
                     return 0
 
-            found: list[int] = await self.do("asking where messages end", asyncio.gather(*map(end, partitions)))
+            found: list[int] = await self.do("asking where messages end", _all(map(end, partitions)))
             ends = dict(zip(partitions, found, strict=True))
             self._newest[topic] = now, ends
         return ends

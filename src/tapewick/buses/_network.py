@@ -101,6 +101,7 @@ class NetworkBus:
             max_bytes=self._limit,
             trouble=self._trouble,
             noted=self._sender.look,
+            missed=self._missed,
         )
         self._subscriptions = [one for one in self._subscriptions if not one.closed]
         self._subscriptions.append(made)
@@ -183,6 +184,18 @@ class NetworkBus:
         )
         news = self._alarm(f"the message server discarded {topic} nobody had acknowledged; they are a gap to repair")
         self.offer("health", news)
+
+    def _missed(self, topic: str) -> None:
+        """A group of ours begins behind messages the server has let go of: everybody is told."""
+        metrics.bus_lost.labels(topic).inc()
+        log.error(
+            "the bus discarded messages before this reader came; what they held is a gap to repair. Give the bus more "
+            "room, or start the engine sooner",
+            topic=topic,
+        )
+        self.offer(
+            "health", self._alarm(f"the message server discarded {topic} before they were read; a gap to repair")
+        )
 
     def _alarm(self, detail: str) -> Health:
         self._alarmed = asyncio.get_running_loop().time()

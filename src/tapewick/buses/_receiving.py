@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
@@ -18,6 +18,7 @@ import structlog
 
 from tapewick import metrics
 from tapewick.buses._broker import Arrival, Broker, Place
+from tapewick.buses._numbers import Numbers
 from tapewick.buses._trouble import Trouble, ended
 from tapewick.errors import BusError, WireError
 from tapewick.model import Message
@@ -62,7 +63,8 @@ class NetworkDelivery:
 
 
 class NetworkSubscription:
-    """Async iterator over the messages of ``wanted``; in its place once ``placed`` is set."""
+    """Async iterator over the messages of ``wanted``; in its place once ``placed`` is set. ``noted`` is called when
+    floors have moved, ``missed`` with a topic of which messages were discarded before the group began to read."""
 
     def __init__(
         self,
@@ -73,15 +75,18 @@ class NetworkSubscription:
         max_bytes: int,
         trouble: Trouble,
         noted: Callable[[], None],
+        missed: Callable[[str], None],
     ) -> None:
         self._broker, self._wanted, self._group = broker, wanted, group
-        self._limit, self._trouble, self._noted = max_bytes, trouble, noted
-        self._name = f"reading {' '.join(sorted({topic for topic, _ in wanted}))}"
+        self._limit, self._trouble, self._noted, self._missed = max_bytes, trouble, noted, missed
+        self._topics = sorted({topic for topic, _ in wanted})
+        self._births: Mapping[str, str] = {}
+        self._name = f"reading {' '.join(self._topics)}"
         self._after: dict[Place, int] = {}
         self._floors: dict[Place, _Floor] = {}
         self._dirty: set[Place] = set()
         self._told: dict[Place, int] = {}  # floors as the server has them
-        self._numbers: dict[tuple[Place, int], int] = {}
+        self._numbers: dict[tuple[Place, int], Numbers] = {}
         self._items: deque[NetworkDelivery] = deque()
         self._bytes = 0
         self._lost = False
@@ -143,13 +148,24 @@ class NetworkSubscription:
         self._after = await self._trouble.insist(self._name, start)
         if self._group is not None:
             self._floors = {place: _Floor(position) for place, position in self._after.items()}
+            await self._trouble.insist(self._name, partial(self._look_back, self._group))
         await self._trouble.insist(self._name, self._rejoin)
         self.placed.set()
+
+    async def _look_back(self, group: str) -> None:
+        """Whether the server discarded messages that nobody of the group had read: told, and with the next message."""
+        for topic in self._topics:
+            standing = await self._broker.standing(topic)
+            if any(group in one.missed and (topic, at) in self._floors for at, one in standing.items()):
+                self._lost = True
+                self._missed(topic)
 
     async def _follow(self) -> None:
         """Read on until the server fails."""
         reader = await self._broker.reader(self._after)
         try:
+            if await self._broker.births(self._topics) != self._births:
+                raise BusError(f"a topic was made anew while {self._name} began")
             while True:
                 for arrival in await reader.fetch():
                     self._take(arrival)
@@ -160,15 +176,27 @@ class NetworkSubscription:
             await reader.close()
 
     async def _rejoin(self) -> None:
-        """Where the server holds less than was read already, it was emptied: begin again."""
+        """Where positions are not those of before, for the server was emptied or has lost the newest: begin again."""
         ends = await self._broker.ends(self._wanted)
-        for place, after in self._after.items():
-            if after > ends[place]:
-                self.emptied()
-                self._after[place] = 0
-                if place in self._floors:
-                    self._floors[place] = _Floor(0)
-                    self._dirty.add(place)
+        births = await self._broker.births(self._topics)  # after the ends: what is made anew in between is noticed
+        other = {topic for topic, birth in self._births.items() if births[topic] != birth}
+        if back := [place for place, after in self._after.items() if after > ends[place] or place[0] in other]:
+            log.warning(
+                "the bus stands behind what was read of it; reading again", topics=sorted({place[0] for place in back})
+            )
+            self.emptied()
+            for place in back:
+                self._again(place)
+        self._births = births
+
+    def _again(self, place: Place) -> None:
+        """Read from the beginning. What a group was handed and has not acknowledged must come once more, to count
+        against its new floor; without a group, what was read already is passed over."""
+        self._after[place] = 0
+        if place in self._floors:
+            self._floors[place] = _Floor(0)
+            self._dirty.add(place)
+            self._numbers = {key: numbers for key, numbers in self._numbers.items() if key[0] != place}
 
     def emptied(self, news: Message | None = None) -> None:
         """The server lost what it kept: the next message says so, and without a group ``news`` is that."""
@@ -202,15 +230,16 @@ class NetworkSubscription:
         self._filled.set()
 
     def _known(self, place: Place, origin: int, number: int) -> bool:
-        """Whether this was sent a second time; a jump of the numbers means that others were lost before it."""
-        last = self._numbers.get((place, origin))
-        if last is not None and number <= last:
-            return True
-        if last is not None and number > last + 1:
-            metrics.bus_lost.labels(place[0]).inc(number - last - 1)
+        """Whether this was read before; a jump of the numbers means that others were lost before it, or come late."""
+        numbers = self._numbers.get((place, origin))
+        began = numbers is None
+        if numbers is None:
+            numbers = self._numbers[place, origin] = Numbers()
+        missing = numbers.take(number)
+        if missing and not began:  # else the earlier ones may have been read before this reader came
+            metrics.bus_lost.labels(place[0]).inc(missing)
             self._lost = True
-        self._numbers[place, origin] = number
-        return False
+        return missing is None
 
     def _skip(self, place: Place, position: int) -> None:
         """Nothing is to be done about this one: as good as acknowledged."""
@@ -246,7 +275,7 @@ class NetworkSubscription:
             return
         try:
             await self._broker.commit(self._group, moved)
-        except BusError:
+        except BaseException:  # also where the reader closes meanwhile, which notes what is left
             self._dirty |= dirty
             raise
         self._told |= moved

@@ -31,6 +31,7 @@ __all__ = ["RedisBus"]
 BLOCK = 1000  # ms a read waits for news
 COUNT = 32  # messages a read takes of each stream at most
 FIELD = b"m"  # the only field of an entry
+ANNOTATED = " of pipeline caused error: "  # before it the driver has put the command, with a message of ours
 NO_KEY = "requires the key to exist"  # what XGROUP says of a stream that is gone
 
 
@@ -69,11 +70,13 @@ def _id(position: int) -> str:
 
 def _broken(error: Exception, what: str) -> BusError:
     """The driver's error as ours, with what to do."""
+    text = str(error)
+    if ANNOTATED in text:
+        text = text.rpartition(ANNOTATED)[2].strip("(),'\"")
     if isinstance(error, AuthenticationError | NoPermissionError):
-        return BusRefused(f"Redis refuses {what}: {error}; check user and password in redis.url and the user's rights")
+        return BusRefused(f"Redis refuses {what}: {text}; check user and password in redis.url and the user's rights")
     if isinstance(error, ResponseError):
-        text = str(error)
-        if "OOM" in text:
+        if "maxmemory" in text:
             return BusError(f"Redis is out of memory while {what}: raise its maxmemory or lower redis.maxlen")
         if text.startswith("WRONGTYPE"):
             return BusRefused(f"a key of the bus holds something else ({text}): choose another bus.name")
@@ -103,9 +106,12 @@ class _RedisBroker:
     def _key(self, place: Place) -> str:
         return f"{self._name}:{place[0]}:{place[1]}"
 
-    async def _call(self, what: str, *commands: Sequence[Any], tolerate: Sequence[str] = ()) -> list[Any]:
-        """Answers of ``commands``, sent together; None for an error whose text holds one of ``tolerate``."""
-        pipe = self._redis.pipeline(transaction=False)
+    async def _call(
+        self, what: str, *commands: Sequence[Any], tolerate: Sequence[str] = (), whole: bool = False
+    ) -> list[Any]:
+        """Answers of ``commands``, sent together; None for an error whose text holds one of ``tolerate``. ``whole``:
+        a server that refuses one of them for want of memory, disk or replicas does none."""
+        pipe = self._redis.pipeline(transaction=whole)
         for command in commands:
             pipe.execute_command(*command)
         try:
@@ -134,7 +140,7 @@ class _RedisBroker:
         adds = [
             ("XADD", self._key(one.place), *trim[one.place[0] in SHARED], "*", FIELD, one.payload) for one in parcels
         ]
-        positions = [_number(id) for id in await self._call("adding messages", *adds)]
+        positions = [_number(id) for id in await self._call("adding messages", *adds, whole=True)]
         self._newest = max(positions, default=0) >> 64
         return positions
 
@@ -145,6 +151,9 @@ class _RedisBroker:
             place: 0 if answer is None else _number(answer["last-generated-id"])
             for place, answer in zip(wanted, map(_fields, answers), strict=True)
         }
+
+    async def births(self, topics: Collection[str]) -> Mapping[str, str]:
+        return {}  # positions are times
 
     async def floors(self, group: str, wanted: Collection[Place]) -> dict[Place, int]:
         makes = [("XGROUP", "CREATE", self._key(place), group, "0", "MKSTREAM") for place in wanted]
@@ -180,11 +189,17 @@ class _RedisBroker:
             if stream is not None and stream["first-entry"]:
                 first = _number(stream["first-entry"][0])
             waiting = {one["name"].decode(): length if one.get("lag") is None else one["lag"] for one in groups}
-            found[place[1]] = Standing(first, waiting, floors)
+            beyond = {group for group, floor in floors.items() if first > floor}
+            if stream is None or not length:
+                beyond = set()
+            elif length < self._maxlen:  # then nothing was trimmed behind a group that has read nothing yet
+                beyond = {group for group in beyond if floors[group]}
+            found[place[1]] = Standing(first, waiting, floors, beyond)
         return found
 
     async def release(self, topic: str, floors: Mapping[int, int]) -> None:
-        trims = [("XTRIM", self._key((topic, at)), "MINID", _id(floor + 1)) for at, floor in floors.items() if floor]
+        """Each partition keeps the message at the lowest floor: where that is gone, ``maxlen`` took unread ones."""
+        trims = [("XTRIM", self._key((topic, at)), "MINID", _id(floor)) for at, floor in floors.items() if floor]
         if trims:
             await self._call("trimming", *trims)
 

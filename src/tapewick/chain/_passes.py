@@ -17,6 +17,8 @@ __all__ = ["Passes"]
 LARGEST = 10_000  # blocks of a range
 CATCH_UP = 32  # blocks of a step at the tip
 PATIENCE = 3  # looks at each address before a head below all that is held is believed
+LATE = 3  # looks in a row at a head below the cursor before it is told
+STILL = 10  # looks in a row at the same head before another address is asked
 
 
 class Passes:
@@ -29,7 +31,9 @@ class Passes:
         self._depth = depth
         self._span = span
         self._tagged = False
-        self._below = 0
+        self._below = self._late = self._still = 0
+        self._stood = (0, 0)
+        self._ranged = False
         self._again: set[int] = set()
         self._range_from: int | None = None
         self.head = 0
@@ -39,23 +43,51 @@ class Passes:
         """Read the logs of these blocks once more in the next look that commits."""
         self._again |= set(numbers)
 
+    def committed(self) -> None:
+        """What was found last is stored."""
+        self._again.clear()
+        if self._ranged:
+            self._span = min(LARGEST, self._span + max(1, self._span // 20))
+        else:
+            self._range_from = None
+
+    def too_much(self) -> None:
+        """What was found last could not be completed: a range is asked for smaller."""
+        if self._ranged:
+            self._narrow(None)
+
     async def next(self, window: Window) -> tuple[Found | None, bool]:
         """What to commit next, None for nothing; and whether more is known to follow.
 
         Raises ``ReorgTooDeep``, ``CursorAhead``, and ``SourceError`` where nodes gave no usable answer.
         """
-        head = await self._node.head()
+        self._ranged = False
+        head = await self._newest(window)
         if head.number < window.cursor:
             await self._lower(window, head)
             return None, False
-        self._below, self.behind, self.head = 0, None, max(self.head, head.number)
+        self._below = self._late = 0
+        self.behind, self.head = None, max(self.head, head.number)
         final = await self._final(head)
         if window.cursor < final:
+            turn = self._rpc.turn
             begin = await self._node.present(window.cursor + 1)
             # What was replaced while nobody looked, before it was final, is walked back from as at the tip.
             if begin.block.parent == window.cursor_hash or window.cursor <= window.finalized:
-                return await self._range(window, begin, final), True
+                return await self._range(window, begin, final, turn), True
         return await self._tip(window, head, final)
+
+    async def _newest(self, window: Window) -> Block:
+        """The newest block. An address that tells of no other one for long may stand still: the next one is asked."""
+        if self._still >= STILL:
+            self._still = 0
+            self._rpc.next()
+        head = await self._node.head()
+        # Others who ask the same addresses may have left this one already: then the looks count anew.
+        stands = (self._rpc.turn, head.number)
+        self._still = self._still + 1 if stands == self._stood and head.number == window.cursor else 0
+        self._stood = stands
+        return head
 
     async def _final(self, head: Block) -> int:
         told = await self._node.finalized()
@@ -67,15 +99,18 @@ class Passes:
 
     # final blocks, by ranges
 
-    async def _range(self, window: Window, begin: Header, final: int) -> Found | None:
-        """The next range, from ``begin`` on; None where it has to be asked for again, smaller or of another address."""
+    async def _range(self, window: Window, begin: Header, final: int, turn: int) -> Found | None:
+        """The next range, from ``begin`` on, which was asked for at ``turn``; None where the range has to be asked for
+        again, smaller or of another address."""
         first, last = window.cursor + 1, min(window.cursor + self._span, final)
         if self._range_from is None:
             self._range_from = first
         if window.cursor_hash and begin.block.parent != window.cursor_hash:
             await self._contradicted(window.cursor, window.cursor_hash)
-        edge = begin if first == last else await self._node.present(last)
-        turn = self._rpc.turn
+        edge = begin
+        if first != last:
+            turn = self._rpc.turn
+            edge = await self._node.present(last)
         try:
             logs = await self._node.logs_between(first, last)
         except TooWide as error:
@@ -88,9 +123,15 @@ class Passes:
             raise
         if self._rpc.turn != turn:  # another node gave the logs than the one that has the last block
             return None
-        events = await self._dated(logs, edge)
-        self._span = min(LARGEST, self._span + max(1, self._span // 20))
-        return self._found(window, edge.block, final, blocks=[edge.block], events=events)
+        self._ranged = True
+        try:
+            events = await self._dated(logs, edge)
+        except SourceError:
+            self._narrow(None)
+            raise
+        found = self._found(window, edge.block, final, blocks=[edge.block], events=events)
+        await self._look_twice(window, found, set())
+        return found
 
     def _narrow(self, hint: int | None) -> None:
         half = max(1, self._span // 2)
@@ -129,7 +170,7 @@ class Passes:
             window, last, final, blocks=[each.block for each in headers], orphaned=orphaned, events=events
         )
         if headers or found.confirmed > window.confirmed or found.finalized > window.finalized or self._again:
-            await self._look_twice(window, found)
+            await self._look_twice(window, found, self._overlap(window))
             return found, found.cursor < head.number
         return None, False
 
@@ -148,12 +189,16 @@ class Passes:
                 await self._contradicted(number, window.blocks[number].hash)
             headers.append(await self._node.named(parent))
 
-    async def _look_twice(self, window: Window, found: Found) -> None:
-        """Read the logs of the blocks that become confirmed once more; what the first look missed is added."""
+    def _overlap(self, window: Window) -> set[int]:
+        """The last blocks of ranges that the first look at the tip after them reads again."""
+        if self._range_from is None:
+            return set()
+        return set(range(max(self._range_from, window.cursor - self._confirmations + 1), window.cursor + 1))
+
+    async def _look_twice(self, window: Window, found: Found, more: set[int]) -> None:
+        """Read the logs of the blocks that become confirmed, and of ``more``, again; what was missed is added."""
         gone = {block.number for block in found.orphaned}
-        wanted = self._again | {n for n in window.blocks if window.confirmed < n <= found.confirmed}
-        if self._range_from is not None:  # the first look at the tip after ranges
-            wanted |= set(range(max(self._range_from, window.cursor - self._confirmations + 1), window.cursor + 1))
+        wanted = more | self._again | {n for n in window.blocks if window.confirmed < n <= found.confirmed}
         seen = []
         for number in sorted(wanted - gone):
             held = window.blocks.get(number)
@@ -163,7 +208,6 @@ class Passes:
             found.events += [decoded(log, header.block.ts) for log in logs]
             seen.append(header.block.hash)
         found.again = frozenset(seen)
-        self._again, self._range_from = set(), None
 
     def _compare(self, window: Window, header: Header, logs: list[Log]) -> None:
         """What the first look brought must be there again."""
@@ -176,16 +220,20 @@ class Passes:
 
     async def _lower(self, window: Window, head: Block) -> None:
         """A head below the cursor: a node that lags behind, unless it never had what was scanned."""
-        self.behind = f"{self._rpc.name} is at block {head.number}, scanned up to {window.cursor}: waiting for it"
+        self._late += 1  # behind a balancer some answers are older than others
+        if self._late >= LATE:
+            self.behind = f"{self._rpc.name} is at block {head.number}, scanned up to {window.cursor}: waiting for it"
         held, anchor = window.blocks.get(head.number), window.lowest
         if not window.cursor_hash:
             return  # nothing was scanned: the first block is yet to come
         if (held is not None and held.hash == head.hash) or await self._node.syncing():
             self._rpc.next()
         elif anchor is not None and head.number >= anchor.number:
+            turn = self._rpc.turn
             if await self._disproved(anchor.number, anchor.hash):
                 raise self._ahead(window, head)
-            self._rpc.next()
+            if self._rpc.turn == turn:
+                self._rpc.next()
         else:
             self._below += 1
             if self._below >= PATIENCE * self._rpc.width:
@@ -200,21 +248,30 @@ class Passes:
 
     async def _contradicted(self, number: int, hash: str) -> None:
         """A final block is not the one that was scanned: raises what that means."""
+        turn, name = self._rpc.turn, self._rpc.name
         if not await self._disproved(number, hash):
-            raise self._distrusted(f"{self._rpc.name} follows another chain than was scanned below block {number}")
+            error = BadPayload(f"{name} follows another chain than was scanned below block {number}")
+            if self._rpc.turn == turn:  # else another address is in use already, and must not pay for this one
+                self._rpc.distrust(error)
+            raise error
         raise ReorgTooDeep(
             f"block {number} was final when it was scanned, and is another one now: no stored data were changed. "
             "Correct the node's URL if it serves another chain, or order a RESET to scan anew"
         )
 
     async def _disproved(self, number: int, hash: str) -> bool:
-        """Whether no address knows this block as the canonical one of its height."""
+        """Whether each address knows another block than this as the canonical one of its height. The address in use
+        afterwards is one that does not."""
+        against = set()
         for _ in range(self._rpc.width):
+            turn = self._rpc.turn
             header = await self._node.at(number)
             if header is None or header.block.hash == hash:
                 return False
-            self._rpc.next()
-        return True
+            if self._rpc.turn == turn:  # else it is not known who answered
+                against.add(self._rpc.name)
+                self._rpc.next()
+        return len(against) == self._rpc.width
 
     def _distrusted(self, text: str) -> BadPayload:
         error = BadPayload(text)

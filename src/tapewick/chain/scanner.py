@@ -69,11 +69,11 @@ class Scanner:
     ) -> None:
         contract = contract.lower()
         self.component = f"{chain_id}/{contract}"
-        self.trouble: str | None = None
+        self._trouble: str | None = None
         depth = depth_of(chain_id) if depth is None else depth
         if confirmations is None:
             confirmations = 0 if chain_id in DEVELOPMENT else min(CONFIRMATIONS, depth)
-        self._store, self._holder, self._clock, self._announce = store, holder, clock, announce
+        self._rpc, self._store, self._holder, self._clock, self._announce = rpc, store, holder, clock, announce
         self._start, self._confirmations, self._poll = start, confirmations, poll
         self._node = ChainNode(rpc, contract, EVENTS)
         self._steps = Steps(self.component, store, ContractReader(rpc, contract))
@@ -85,6 +85,11 @@ class Scanner:
     def cursor(self) -> int:
         """The last block taken in, -1 where nothing is known yet."""
         return -1 if self._window is None else self._window.cursor
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing comes of the chain now; None while it does."""
+        return self._trouble or self._rpc.trouble
 
     async def run(self) -> None:
         """Scan until cancelled. What a node does wrong is waited out.
@@ -112,8 +117,13 @@ class Scanner:
         metrics.scan_head.labels(self.component).set(self._passes.head)
         if found is None:
             return busy
-        step = await self._steps.made(window, found)
+        try:
+            step = await self._steps.made(window, found)
+        except SourceError:
+            self._passes.too_much()
+            raise
         await self._commit(window, step)
+        self._passes.committed()
         for kind in {event.kind for event in step.events}:
             count = sum(event.kind == kind for event in step.events)
             metrics.scan_events.labels(self.component, kind).inc(count)
@@ -143,11 +153,7 @@ class Scanner:
         if stored is not None and stored.status == "RESET":
             stored = await self._reset(stored)
         if stored is None:
-            start = self._start
-            if start is None:
-                start = max(1, (await self._node.head()).number - LOOK_BACK)
-            # No block below the start is ever looked at: all of them count as final.
-            stored = _before(start)
+            stored = _before(await self._first_block(None))
         window = Window(stored, self._confirmations)
         if stored.status in ("RECOVERY", "ERROR"):
             self._passes.look_again(block.number for block in window.above(stored.finalized))
@@ -155,16 +161,17 @@ class Scanner:
         return window
 
     async def _reset(self, stored: Scanned) -> Scanned:
-        """Let go of all that was found, as the operator ordered: it is another chain's. Scanning begins anew."""
+        """Let go of all that was found, as the operator ordered: it is another chain's. Scanning begins anew, where no
+        start is set at the first one or lower."""
         log.warning("all orders are let go of, scanning begins anew", component=self.component)
-        start = self._start if self._start is not None else max(1, (await self._node.head()).number - LOOK_BACK)
+        first = _before(await self._first_block(stored))
         window = Window(stored, self._confirmations)
         while orders := await self._store.orders(self.component, limit=PAGE):
             await self._commit(window, await self._steps.let_go(window, [order.order_id for order in orders]))
         rest = await self._steps.let_go(window, [""])
-        first = _before(start)
         ended = msgspec.structs.replace(
             rest,
+            first_block=first.first_block,
             cursor=first.cursor,
             cursor_hash="",
             confirmed=first.confirmed,
@@ -175,38 +182,36 @@ class Scanner:
         await self._commit(window, ended)
         return first
 
+    async def _first_block(self, before: Scanned | None) -> int:
+        """Where to begin, after what was scanned ``before``."""
+        if self._start is not None:
+            return self._start
+        recent = max(1, (await self._node.head()).number - LOOK_BACK)
+        return recent if before is None else min(before.first_block, recent)
+
     async def _wait_out(self, error: SourceError) -> None:
-        if self.trouble is None:
+        if self._trouble is None:
             log.warning("a chain cannot be read", component=self.component, cause=str(error))
-        self.trouble = str(error)
+        self._trouble = str(error)
         await self._clock.sleep(self._backoff.delay())
 
     def _recovered(self, window: Window) -> None:
-        if self.trouble is not None and self._passes.behind is None:
+        if self._trouble is not None and self._passes.behind is None:
             log.info("a chain can be read again", component=self.component, block=window.cursor)
-        self.trouble = self._passes.behind
+        self._trouble = self._passes.behind
         self._backoff.reset()
 
     async def _give_up(self, error: ChainError) -> None:
         """Store why the scanner stopped; the cursor stays."""
-        self.trouble = str(error)
+        self._trouble = str(error)
         window = self._window
         assert window is not None
         log.error("a scanner stopped", component=self.component, cause=str(error))
-        step = ScanCommit(
-            component=self.component,
-            expected=window.cursor_hash,
-            cursor=window.cursor,
-            cursor_hash=window.cursor_hash,
-            confirmed=window.confirmed,
-            finalized=window.finalized,
-            status="ERROR",
-            detail=str(error),
-        )
+        step = window.step(self.component, status="ERROR", detail=str(error))
         await self._store.commit_scan(step, holder=self._holder)
 
 
 def _before(start: int) -> Scanned:
-    """Nothing scanned yet, ``start`` being the first block."""
+    """Nothing scanned yet, ``start`` being the first block. None below is ever looked at: all count as final."""
     last = start - 1
-    return Scanned(cursor=last, cursor_hash="", confirmed=last, finalized=last, status="ACTIVE")
+    return Scanned(cursor=last, cursor_hash="", confirmed=last, finalized=last, status="ACTIVE", first_block=start)

@@ -101,9 +101,8 @@ class Steps:
         for event in ripe:
             news += self._told(found, event, "order.finality", histories)
         changed = {event.order_id: histories[event.order_id].order() for event in (*lost, *fresh) if event.order_id}
-        return ScanCommit(
-            component=self._component,
-            expected=window.cursor_hash,
+        return window.step(
+            self._component,
             cursor=found.cursor,
             cursor_hash=found.cursor_hash,
             confirmed=found.confirmed,
@@ -132,13 +131,8 @@ class Steps:
             for id in ids
             if id
         )
-        return ScanCommit(
-            component=self._component,
-            expected=window.cursor_hash,
-            cursor=window.cursor,
-            cursor_hash=window.cursor_hash,
-            confirmed=window.confirmed,
-            finalized=window.finalized,
+        return window.step(
+            self._component,
             status="RESET",
             orphaned=tuple(dict.fromkeys(event.block_hash for event in stored)),
             gone=tuple(id for id in ids if id),

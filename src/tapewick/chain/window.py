@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tapewick.chain.orders import place
 from tapewick.scans import Block, Finality, OrderEvent, ScanCommit, Scanned
@@ -14,7 +15,8 @@ class Window:
     """Heights, the blocks from the newest final one on, and the events that are watched until they are final.
 
     ``cursor`` is the last block taken in, with its hash (empty where none is known: nothing was scanned yet).
-    ``keep``: blocks below the cursor whose events are kept even when final.
+    ``status`` is the stored one as far as is known here, ``first_block`` where scanning began. ``keep``: blocks below
+    the cursor whose events are kept even when final.
     """
 
     def __init__(self, stored: Scanned, keep: int) -> None:
@@ -22,6 +24,7 @@ class Window:
         self.confirmed, self.finalized = stored.confirmed, stored.finalized
         self.blocks = {block.number: block for block in stored.blocks}
         self.events = list(stored.events)
+        self.status, self.first_block = stored.status, stored.first_block
         self._keep = keep
 
     @property
@@ -42,9 +45,17 @@ class Window:
             and (self.confirmed < event.block <= confirmed or self.finalized < event.block <= finalized)
         ]
 
+    def step(self, component: str, **fields: Any) -> ScanCommit:
+        """A step that follows upon this: it stays here, but for what ``fields`` say."""
+        here = {"cursor": self.cursor, "cursor_hash": self.cursor_hash, "first_block": self.first_block}
+        heights = {"confirmed": self.confirmed, "finalized": self.finalized}
+        known = {"component": component, "expected": self.cursor_hash, "follows": self.status}
+        return ScanCommit(**{**known, **here, **heights, **fields})
+
     def apply(self, step: ScanCommit) -> None:
         """A step was committed."""
         lost = frozenset(step.orphaned)
+        self.status, self.first_block = step.status, step.first_block
         self.cursor, self.cursor_hash = step.cursor, step.cursor_hash
         self.confirmed, self.finalized = step.confirmed, step.finalized
         kept = [block for block in self.blocks.values() if block.hash not in lost]

@@ -18,7 +18,7 @@ __all__ = ["COMMANDS", "module_of", "parser_of"]
 COMMANDS = {
     "serve": "collect from the live venue, keep the tape, serve page and API",
     "demo": "the same on a simulated venue; needs no network",
-    "run": "run one role as a process of its own: collect, engine, gateway",
+    "run": "run one role as a process of its own: collect, engine, gateway, scan",
     "record": "write a venue's raw frames to files that replay reads",
     "replay": "put recorded captures on the tape",
     "import": "put a venue's trade or candle files into the store",

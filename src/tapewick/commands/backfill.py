@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick backfill binance:BTCUSDT --from 2026-01-01 --data ./d       into a folder no server owns",
-    "tapewick backfill binance:BTCUSDT --from 2026-01-01T12:00Z --url http://127.0.0.1:8080",
+    "tapewick backfill binance:BTCUSDT --from 2026-01-01 --data ./d       # into a folder no server owns",
+    "tapewick backfill binance:BTCUSDT --from 2026-01-01T12:00Z --url http://127.0.0.1:8080 --token KEY",
     "tapewick backfill binance:SOLUSDT --from 2026-01-01 --to 2026-01-02 --data ./new",
 )
 FILE = "tape.duckdb"  # of a data folder that has been begun

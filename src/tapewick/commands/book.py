@@ -18,9 +18,9 @@ from tapewick.errors import ConfigError
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick book sim:BTCUSDT                     both sides, best in the middle, from the server on port 8080",
-    "tapewick book sim:BTCUSDT --follow            redrawn as it moves",
-    "tapewick book sim:BTCUSDT --at 2024-08-09T00:00:00Z --json    the stored book at or before a time",
+    "tapewick book sim:BTCUSDT                     # both sides, best in the middle, from the server on port 8080",
+    "tapewick book sim:BTCUSDT --follow            # redrawn as it moves",
+    "tapewick book sim:BTCUSDT --at 2024-08-09T00:00:00Z --json    # the stored book at or before a time",
 )
 DEPTHS = (5, 10, 20, 50, 100, 500)  # what the channel offers
 CLEAR = "\x1b[H\x1b[2J"

@@ -10,9 +10,9 @@ from tapewick.commands.reading import opened, print_rows, reading
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick candles binance:BTCUSDT 1h --data ./d                       the newest 500",
+    "tapewick candles binance:BTCUSDT 1h --data ./d                       # the newest 500",
     "tapewick candles binance:BTCUSDT 1m --start 2024-08-09 --limit 0 --json",
-    "tapewick candles sim:BTCUSDT 1m --url http://127.0.0.1:8080          from a running server",
+    "tapewick candles sim:BTCUSDT 1m --url http://127.0.0.1:8080          # from a running server",
 )
 COLUMNS = ("open_time", "open", "high", "low", "close", "volume", "trades", "state", "complete")
 

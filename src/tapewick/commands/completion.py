@@ -10,34 +10,50 @@ from tapewick.commands.output import write
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    'eval "$(tapewick completion bash)"                                        in ~/.bashrc',
-    'eval "$(tapewick completion zsh)"                                         in ~/.zshrc',
+    'eval "$(tapewick completion bash)"                                        # in ~/.bashrc',
+    'eval "$(tapewick completion zsh)"                                         # in ~/.zshrc',
     "tapewick completion fish > ~/.config/fish/completions/tapewick.fish",
 )
-WITH_INSTRUMENT = ("candles", "trades", "coverage", "tail", "verify")
-
 _BASH = """\
 _tapewick() {
-  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} words=
-  case $COMP_CWORD:$command in
+  local i part word=${COMP_WORDS[0]} before= command= count=0 apart=1 words=
+  for ((i = 1; i <= COMP_CWORD; i++)); do
+    part=${COMP_WORDS[$i]}
+    case $part in
+      :*) word=$word$part apart= ;;
+      *)
+        if [ -n "$apart" ] || [ -z "$part" ]; then
+          before=$word word=$part count=$((count + 1)) apart=1
+          [ $count -ne 2 ] || command=$before
+        else
+          word=$word$part apart=1
+        fi ;;
+    esac
+  done
+  case $count:$command in
     1:*) words="@COMMANDS@" ;;
 @CASES@
   esac
-  if [ "$COMP_CWORD" -gt 1 ]; then
-    case $before in
+  if [ "$count" -gt 1 ]; then
+    case $command:$before in
 @VALUES@
     esac
-    case $COMP_CWORD:$command in
+    case $word:$count:$command in
+      -*) ;;
       @INSTRUMENT_COMMANDS@) words="$words $(tapewick completion instruments 2>/dev/null)" ;;
-      3:candles) words="$words @TIMEFRAMES@" ;;
+      *:3:candles) words="$words @TIMEFRAMES@" ;;
     esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "$word"))
   [ ${#COMPREPLY[@]} -gt 0 ] || COMPREPLY=($(compgen -f -- "$word"))
-  declare -F __ltrim_colon_completions >/dev/null && __ltrim_colon_completions "$word"
+  case ${COMP_WORDBREAKS-} in *:*) ;; *) return ;; esac
+  case $word in *:*) part=${word%:*}: ;; *) return ;; esac
+  for ((i = 0; i < ${#COMPREPLY[@]}; i++)); do COMPREPLY[$i]=${COMPREPLY[$i]#"$part"}; done
 }
 complete -F _tapewick tapewick
 """
+# Readline takes "venue:SYMBOL" for three words, and completes the last: words are joined again, and of what is
+# offered the part before the colon is left out. Other shells have no COMP_WORDBREAKS and split at blanks only.
 
 
 def options(parser: Parser) -> None:
@@ -84,24 +100,38 @@ def _values(action: argparse.Action) -> list[str]:
     if action.choices:
         return [str(choice) for choice in action.choices]
     text = action.metavar if isinstance(action.metavar, str) else ""
-    return text.split("|") if "|" in text and text == text.lower() and " " not in text else []
+    values = text.split("|") if "|" in text and text == text.lower() and " " not in text else []
+    return [value for value in values if value != "…"]
 
 
 def _bash() -> str:
     from tapewick.commands import COMMANDS
     from tapewick.timeframe import NAMES
 
-    cases, values = [], dict[str, list[str]]()
+    cases, values = [], dict[str, dict[str, list[str]]]()
     for name, flags in _flags().items():
         own = [flag for flag in flags if flag] + (flags[""][1] if "" in flags else [])
         cases.append(f'    *:{name}) words="{" ".join(own)}" ;;')
         for flag, (_, choices) in flags.items():
             if flag and choices:
-                values.setdefault(flag, choices)
+                values.setdefault(flag, {}).setdefault(" ".join(choices), []).append(name)
+    lines = []
+    for flag, sets in values.items():  # what differs from command to command is told apart
+        for offered, names in sets.items():
+            places = "|".join(f"{name}:{flag}" for name in (names if len(sets) > 1 else "*"))
+            lines.append(f'      {places}) words="{offered}" ;;')
     script = _BASH.replace("@COMMANDS@", " ".join(COMMANDS)).replace("@CASES@", "\n".join(cases))
-    lines = (f'      {flag}) words="{" ".join(choices)}" ;;' for flag, choices in values.items())
     script = script.replace("@VALUES@", "\n".join(lines)).replace("@TIMEFRAMES@", " ".join(NAMES))
-    return script.replace("@INSTRUMENT_COMMANDS@", "|".join(f"2:{name}" for name in WITH_INSTRUMENT))
+    told = "|".join(f"*:{'*' if many else 2}:{name}" for name, many in _with_instrument().items())
+    return script.replace("@INSTRUMENT_COMMANDS@", told)
+
+
+def _with_instrument() -> dict[str, bool]:
+    """The commands that are told an instrument, and whether that may be several."""
+    from tapewick.commands import COMMANDS, parser_of
+
+    places = ((name, action) for name in COMMANDS for action in parser_of(name)._positionals._group_actions)
+    return {name: action.nargs is not None for name, action in places if action.dest in ("instrument", "instruments")}
 
 
 def _zsh() -> str:
@@ -113,7 +143,7 @@ def _fish() -> str:
     from tapewick.timeframe import NAMES
 
     lines = ["complete -c tapewick -f"]
-    first = "complete -c tapewick -n __fish_use_subcommand"
+    first, named = "complete -c tapewick -n __fish_use_subcommand", _with_instrument()
     lines += [f"{first} -a {name} -d {_quoted(doc)}" for name, doc in COMMANDS.items()]
     for name, flags in _flags().items():
         seen = f"complete -c tapewick -n '__fish_seen_subcommand_from {name}'"
@@ -123,7 +153,7 @@ def _fish() -> str:
                 continue
             kind = f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
             lines.append(f"{seen} {kind} -d {_quoted(doc)}" + (f" -xa {_quoted(' '.join(choices))}" if choices else ""))
-        if name in WITH_INSTRUMENT:
+        if name in named:
             lines.append(f"{seen} -a '(tapewick completion instruments 2>/dev/null)'")
         if name == "candles":
             lines.append(f"{seen} -a {_quoted(' '.join(NAMES))}")

@@ -13,9 +13,9 @@ from tapewick.config import SETTINGS, load, shown
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick config show --origin       every setting and where its value comes from",
-    "tapewick config show --json         the same as one JSON object per line",
-    "tapewick config check               exit 2 and one line if anything is wrong",
+    "tapewick config show --origin       # every setting and where its value comes from",
+    "tapewick config show --json         # the same as one JSON object per line",
+    "tapewick config check               # exit 2 and one line if anything is wrong",
 )
 
 

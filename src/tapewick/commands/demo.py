@@ -10,9 +10,9 @@ from tapewick.commands.serve import listening, start
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick demo                       page on port 8080, opened in your browser",
-    "tapewick demo --port 0 --no-open    any free port; the first line of output names it",
-    "tapewick demo --seed 7 --rate 200 --data ./busy   another market, busier, in a folder of its own",
+    "tapewick demo                       # page on port 8080, opened in your browser",
+    "tapewick demo --port 0 --no-open    # any free port; the first line of output names it",
+    "tapewick demo --seed 7 --rate 200 --data ./busy   # another market, busier, in a folder of its own",
 )
 
 

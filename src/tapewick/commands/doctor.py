@@ -25,9 +25,9 @@ from tapewick.settings import Settings
 __all__ = ["EXAMPLES", "Finding", "options", "run"]
 
 EXAMPLES = (
-    "tapewick doctor                       this installation and ./tapewick-data",
-    "tapewick doctor --data ./d --repair   move a damaged write-ahead log aside",
-    "tapewick doctor --online --json       also ask the venue for its time; one JSON object per finding",
+    "tapewick doctor                       # this installation and ./tapewick-data",
+    "tapewick doctor --data ./d --repair   # move a damaged write-ahead log aside",
+    "tapewick doctor --online --json       # also ask the venue for its time; one JSON object per finding",
 )
 LIBRARIES = ("duckdb", "litestar", "uvicorn", "picows", "numpy", "msgspec")
 EXTRAS = {

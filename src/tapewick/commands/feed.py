@@ -8,14 +8,15 @@ from typing import Any
 
 from tapewick.commands.options import Parser, access, count, flag, option, server
 from tapewick.commands.output import Progress, plural, write
+from tapewick.commands.variables import typed
 from tapewick.errors import ConfigError
 
 __all__ = ["EXAMPLES", "options", "run", "token"]
 
 EXAMPLES = (
-    "tapewick feed --token KEY                                10,000 trades of hook:FEED, 1,000 a second",
+    "tapewick feed --token KEY                                # 10,000 trades of hook:FEED, 1,000 a second",
     "tapewick feed --token KEY --rate 20000 --batch 1000 --count 1000000",
-    "tapewick feed --token KEY --verify --json                and read back that each acknowledged trade is there once",
+    "tapewick feed --token KEY --verify --json                # and read back that each acknowledged one is there once",
 )
 
 
@@ -49,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def token(args: argparse.Namespace) -> str:
-    """What the flags and variables of either name give, ``--token`` first; empty without any."""
+    """What the flags and variables of either name give, what is typed first, then ``--token``; empty without any."""
+    if typed(args, "key") and not typed(args, "token"):
+        return str(args.key)
     return access(args).token or args.key or ""
 
 

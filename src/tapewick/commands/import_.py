@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "import_bars", "options", "run"]
 
 EXAMPLES = (
-    "tapewick import --archive BTCUSDT --from 2024-08-01 --to 2024-08-09 --data ./d      the venue's daily trades",
+    "tapewick import --archive BTCUSDT --from 2024-08-01 --to 2024-08-09 --data ./d      # the venue's daily trades",
     "tapewick import --instrument binance:BTCUSDT BTCUSDT-trades-2024-08-09.zip --data ./d",
     "tapewick import --format binance-klines --tf 15m --instrument binance:BTCUSDT bars.jsonl.gz --data ./d",
 )

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick keys create --scope ingest --instruments 'hook:*'    print a new key, this once",
-    "tapewick keys list                                            who may do what; never the keys themselves",
-    "tapewick keys revoke tw_1f0c9a2b                              end one now",
+    "tapewick keys create --scope ingest --instruments 'hook:*'    # print a new key, this once",
+    "tapewick keys list                                            # who may do what; never the keys themselves",
+    "tapewick keys revoke tw_1f0c9a2b                              # end one now",
 )
 T = TypeVar("T")
 HEADS = ("id", "scopes", "instruments", "source", "state", "created", "expires", "note")
@@ -45,6 +45,7 @@ def options(parser: Parser) -> None:
         default=None,
         metavar="NAME",
         shown_default="the key's id",
+        env="TAPEWICK_KEY_SOURCE",
     )
     setting(parser, "data.dir", "--data")
     setting(parser, "store.kind", "--store")

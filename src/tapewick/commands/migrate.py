@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tapewick.commands.options import Parser, count, flag, option, setting, settings_of
 from tapewick.commands.output import note, write
-from tapewick.errors import ConfigError, StoreError
+from tapewick.errors import ConfigError, SchemaOlder, StoreError
 from tapewick.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ _DROPPED = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?([\w.]+(?:\s*,\s*[\w
 _DERIVED = {"scale_factors"}  # filled by the migration that makes it
 
 EXAMPLES = (
-    "tapewick migrate status --data ./d       the folder's version and the newest one",
-    "tapewick migrate up --data ./d           to the newest; serving does this by itself",
-    "tapewick migrate down --to 2 --data ./d  back; says what that would drop, and wants --yes for it",
+    "tapewick migrate status --data ./d       # the folder's version and the newest one",
+    "tapewick migrate up --data ./d           # to the newest; serving does this by itself",
+    "tapewick migrate down --to 2 --data ./d  # back; says what that would drop, and wants --yes for it",
 )
 
 
@@ -100,22 +100,23 @@ def _status(settings: Settings, newest: int, as_json: bool) -> int:
     from tapewick import registry
     from tapewick.commands.running import run as run_until_signal
 
-    current = True
+    version = newest
 
     async def work() -> int:
-        nonlocal current
+        nonlocal version
         try:
             async with registry.store(settings, read_only=True):
                 return 0
-        except StoreError as error:
-            if "older" not in str(error):
-                raise
-            current = False
+        except SchemaOlder as older:
+            version = older.version
         return 0
 
     run_until_signal(work())
+    current = version == newest
     if as_json:
-        write(json.dumps({"newest": newest, "current": current}).encode() + b"\n")
+        write(json.dumps({"version": version, "newest": newest, "current": current}).encode() + b"\n")
+    elif current:
+        write(f"at version {version}, the newest\n".encode())
     else:
-        write(f"{'at' if current else 'older than'} version {newest}, the newest\n".encode())
+        write(f"at version {version}; the newest is {newest}\n".encode())
     return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tapewick import audit
+from tapewick.commands.variables import Arguments, Variable, fill, layers, typed
 from tapewick.config import SETTINGS, closest, load, shown
 from tapewick.errors import ConfigError, UnknownTimeframe
 from tapewick.settings import Settings
@@ -54,6 +55,14 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )
         self.add_argument("-h", "--help", action="help", help="show this help")
+        self.variables: dict[str, Variable] = {}
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What was typed, and for the rest its variables and defaults. Raises ``ConfigError``."""
+        told, rest = super().parse_known_args(args, Arguments() if namespace is None else namespace)
+        fill(self, told, self.variables)
+        _one_place(told)
+        return told, rest
 
     def refuse_unknown(self, words: Sequence[str]) -> None:
         """Raise ``ConfigError`` for a flag there is not. It names the flag alone: what follows may be a secret, and
@@ -114,26 +123,28 @@ def option(
     choices: Sequence[str] | None = None,
     metavar: str | None = None,
     nargs: str | None = None,
+    env: str = "",
 ) -> None:
-    """Add an argument of one command; the environment may set it too (``--tf``: ``TAPEWICK_TF``)."""
-    env = _env(name)
-    given = os.environ.get(env, default)
-    parser.add_argument(
+    """Add an argument of one command; a variable may set it too: ``env``, else one named like it (``--tf``:
+    ``TAPEWICK_TF``)."""
+    env = env or _env(name)
+    action = parser.add_argument(
         name,
-        default=given.split(",") if nargs and isinstance(given, str) else given,
+        default=argparse.SUPPRESS,
         type=type,
         choices=choices,
         metavar=metavar,
         nargs=nargs,
         help=f"{doc} [env: {env}] [default: {shown_default or ('none' if default is None else default)}]",
     )
+    parser.variables[action.dest] = Variable(env, action, default)
 
 
 def flag(parser: Parser, name: str, doc: str) -> None:
     """Add a switch that is off unless given or its variable is 1 or true."""
-    env = _env(name)
-    on = os.environ.get(env, "").lower() in ("1", "true", "yes", "on")
-    parser.add_argument(name, action="store_true", default=on, help=f"{doc} [env: {env}] [default: off]")
+    env, off = _env(name), argparse.SUPPRESS
+    action = parser.add_argument(name, action="store_true", default=off, help=f"{doc} [env: {env}] [default: off]")
+    parser.variables[action.dest] = Variable(env, action, False)
 
 
 class Access(NamedTuple):
@@ -158,18 +169,36 @@ def access(args: argparse.Namespace) -> Access:
 
     Raises ``ConfigError`` for a file that cannot be read.
     """
-    token, file = getattr(args, "token", None) or os.environ.get(TOKEN), os.environ.get(f"{TOKEN}_FILE")
-    if not token and file:
-        try:
-            token = Path(file).expanduser().read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            cause = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise ConfigError(f"{TOKEN}_FILE={file} cannot be read: {cause}") from None
-        if not token:
-            raise ConfigError(f"{TOKEN}_FILE={file} is empty: it must hold the token")
-    authority = getattr(args, "tls_ca", None) or os.environ.get("TAPEWICK_TLS_CA") or None
-    shown = getattr(args, "tls_cert", None) or os.environ.get("TAPEWICK_TLS_CERT") or None
-    return Access(token or None, _with_certificate(authority, shown) if shown else authority)
+    authority = getattr(args, "tls_ca", None) or _variable(args, "TAPEWICK_TLS_CA")
+    shown = getattr(args, "tls_cert", None) or _variable(args, "TAPEWICK_TLS_CERT")
+    return Access(_token(args), _with_certificate(authority, shown) if shown else authority)
+
+
+def _variable(args: argparse.Namespace, name: str) -> str | None:
+    """Of commands that have no flag for it too."""
+    return next((one.variables[name] for one in layers(args) if name in one.variables), None) or None
+
+
+def _token(args: argparse.Namespace) -> str | None:
+    """As it was typed, else of the first layer that has it or names a file of it."""
+    if typed(args, "token") and args.token:
+        return str(args.token)
+    for _, variables in layers(args):
+        token, file = variables.get(TOKEN), variables.get(f"{TOKEN}_FILE")
+        if token or file:
+            return token or _token_of(str(file))
+    return None
+
+
+def _token_of(file: str) -> str:
+    try:
+        token = Path(file).expanduser().read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"{TOKEN}_FILE={file} cannot be read: {cause}") from None
+    if not token:
+        raise ConfigError(f"{TOKEN}_FILE={file} is empty: it must hold the token")
+    return token
 
 
 def _with_certificate(authority: str | None, file: str) -> SSLContext:
@@ -204,6 +233,14 @@ def common(parser: Parser) -> None:
 def flags(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that are flags of this command, by key; None where the flag was not given."""
     return {key.removeprefix(_SETTING): value for key, value in vars(args).items() if key.startswith(_SETTING)}
+
+
+def _one_place(args: Arguments) -> None:
+    """Of a server and a data folder the one that was typed: a variable is for all commands, a flag for this one."""
+    if "url" in vars(args) and flags(args).get("data.dir") is not None:
+        if typed(args, "url") and args.url:
+            raise ConfigError("--url and --data name a server and a folder: leave out the one that is not meant")
+        args.url = None
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick record binance:BTCUSDT --out ./frames                      until ^C",
+    "tapewick record binance:BTCUSDT --out ./frames                      # until ^C",
     "tapewick record binance:BTCUSDT binance:ETHUSDT --streams trade --seconds 600",
-    "tapewick replay ./frames/spot_btcusdt_*.zst --data ./d              what was recorded, onto a tape",
+    "tapewick replay ./frames/spot_btcusdt_*.zst --data ./d              # what was recorded, onto a tape",
 )
 STREAMS = {
     "trade": "trade",

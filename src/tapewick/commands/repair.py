@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick repair --data ./d                                      all tapes of a folder no server owns",
-    "tapewick repair --url http://127.0.0.1:8080                     by the running server",
-    "tapewick repair binance:BTCUSDT --from 2026-01-01 --to 2026-01-02 --force   also what was lost unseen",
+    "tapewick repair --data ./d                                      # all tapes of a folder no server owns",
+    "tapewick repair --url http://127.0.0.1:8080 --token KEY         # by the running server; scope admin",
+    "tapewick repair binance:BTCUSDT --from 2026-01-01 --to 2026-01-02 --force   # also what was lost unseen",
 )
 LAST = 2**62  # no trade id is higher
 LEFT = 4  # exit code: the tape is known to lack trades

@@ -10,9 +10,9 @@ from tapewick.commands.options import Parser, option, settings_of
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick replay spot_btcusdt.gz --data ./d                 as fast as it goes",
-    "tapewick replay capture.gz --speed 1 --data ./d            at the pace it was recorded",
-    "tapewick replay drec/sim-spot_*.zst --data ./d             what `demo --record ./drec` recorded",
+    "tapewick replay spot_btcusdt.gz --data ./d                 # as fast as it goes",
+    "tapewick replay capture.gz --speed 1 --data ./d            # at the pace it was recorded",
+    "tapewick replay drec/sim-spot_*.zst --data ./d             # what `demo --record ./drec` recorded",
 )
 
 

@@ -9,6 +9,7 @@ from tapewick import __version__
 from tapewick.commands.options import Parser, flags, option, settings_of
 from tapewick.commands.output import configure_logs
 from tapewick.commands.serve import listening
+from tapewick.commands.variables import typed
 from tapewick.errors import ConfigError
 from tapewick.settings import Settings
 
@@ -16,8 +17,8 @@ __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
     "tapewick run collect --source binance:BTCUSDT binance:ETHUSDT",
-    "tapewick run engine              as many as you like: they share the partitions",
-    "tapewick run scan                follows the orders of the contracts that chain.contracts names",
+    "tapewick run engine              # as many as you like: they share the partitions",
+    "tapewick run scan                # follows the orders of the contracts that chain.contracts names",
 )
 ROLES = ("collect", "engine", "gateway", "scan")
 SERVERS = "bus.kind = redis, nats or kafka"
@@ -79,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
             parts.insert(0, f"{standing.url} ")
         print(f"tapewick {__version__} run {args.role}: {', '.join(parts).replace(' , ', '  ')}", flush=True)
 
-    work = pipeline.run(settings, args.role, on_ready=ready, source_ids=args.source or (), shard=args.shard)
+    sources = (args.source or ()) if args.role == "collect" else ()
+    work = pipeline.run(settings, args.role, on_ready=ready, source_ids=sources, shard=_shard(args))
     return run_until_signal(work)
 
 
@@ -96,12 +98,19 @@ def _contracts(settings: Settings) -> str:
     return f"{told} on chain {own.id} ({len(own.rpc_urls)} node{'s' * (len(own.rpc_urls) != 1)})"
 
 
+def _shard(args: argparse.Namespace) -> tuple[int, int] | None:
+    """The part of the whole that roles with parts are to take: a variable that all processes share is for those."""
+    part: tuple[int, int] | None = args.shard if args.role in ("collect", "engine") else None
+    return part
+
+
 def _share(args: argparse.Namespace, settings: Settings) -> str:
     """What of the whole is this process's."""
     count = settings.engine.partitions
-    if args.shard is None:
+    part = _shard(args)
+    if part is None:
         return f"all {count} partitions" if args.role == "collect" else f"partitions by lease, of {count}"
-    own = [p for p in range(count) if p % args.shard[1] == args.shard[0]]
+    own = [p for p in range(count) if p % part[1] == part[0]]
     return f"partitions {' '.join(map(str, own))} of {count}"
 
 
@@ -122,18 +131,19 @@ def _check(args: argparse.Namespace, settings: Settings) -> None:
             f"run {role} needs {SERVERS}: the memory bus ends with its process; "
             "set bus.kind and its address, or run all roles in one process with tapewick serve"
         )
-    if args.shard is not None:
+    if typed(args, "shard"):
         if role == "gateway":
             raise ConfigError("run gateway takes no --shard: every gateway serves everything")
         if role == "scan":
             raise ConfigError("run scan takes no --shard: of several scanners one follows each contract, by lease")
-        if args.shard[1] > settings.engine.partitions:
-            raise ConfigError(
-                f"--shard of {args.shard[1]}: there are only {settings.engine.partitions} partitions "
-                "(engine.partitions); choose no more shards than that"
-            )
+    own = _shard(args)
+    if own is not None and own[1] > settings.engine.partitions:
+        raise ConfigError(
+            f"--shard of {own[1]}: there are only {settings.engine.partitions} partitions "
+            "(engine.partitions); choose no more shards than that"
+        )
     doors = [key for key, value in flags(args).items() if value is not None and key.startswith(("server.", "grpc."))]
     if doors and role != "gateway":
         raise ConfigError(f"run {role} has no {doors[0]}: clients talk to gateways; for health there is admin.port")
-    if args.source and role != "collect":
+    if typed(args, "source") and role != "collect":
         raise ConfigError(f"run {role} takes no --source: collectors do, and tell everybody what they collect")

@@ -15,9 +15,9 @@ from tapewick.settings import Settings
 __all__ = ["EXAMPLES", "listening", "options", "run", "start"]
 
 EXAMPLES = (
-    "tapewick serve                                     BTCUSDT and ETHUSDT, page on port 8080",
-    "tapewick serve --source binance:SOLUSDT --port 0   another symbol, any free port",
-    "TAPEWICK_DATA__DIR=/srv/tapes tapewick serve       another data folder",
+    "tapewick serve                                     # BTCUSDT and ETHUSDT, page on port 8080",
+    "tapewick serve --source binance:SOLUSDT --port 0   # another symbol, any free port",
+    "TAPEWICK_DATA__DIR=/srv/tapes tapewick serve       # another data folder",
 )
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick tail sim:BTCUSDT                     the newest 10 trades of the server on port 8080",
-    "tapewick tail sim:BTCUSDT --follow            and every one after, across reconnects",
-    "tapewick tail sim:BTCUSDT --tf 1m --follow    candles, the open one as it moves",
+    "tapewick tail sim:BTCUSDT                     # the newest 10 trades of the server on port 8080",
+    "tapewick tail sim:BTCUSDT --follow            # and every one after, across reconnects",
+    "tapewick tail sim:BTCUSDT --tf 1m --follow    # candles, the open one as it moves",
 )
 
 

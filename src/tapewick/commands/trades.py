@@ -11,8 +11,8 @@ __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
     "tapewick trades binance:BTCUSDT --data ./d --limit 20",
-    "tapewick trades binance:BTCUSDT --data ./d --since 19000 --json   what came after seq 19000",
-    "tapewick trades binance:BTCUSDT --data ./d --limit 0 --json       the whole tape",
+    "tapewick trades binance:BTCUSDT --data ./d --since 19000 --json   # what came after seq 19000",
+    "tapewick trades binance:BTCUSDT --data ./d --limit 0 --json       # the whole tape",
 )
 COLUMNS = ("seq", "trade_id", "ts_event", "price", "size", "side")
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "options", "run"]
 
 EXAMPLES = (
-    "tapewick verify binance:BTCUSDT --data ./d                         the last day of the tape, 1m and 1h",
+    "tapewick verify binance:BTCUSDT --data ./d                         # the last day of the tape, 1m and 1h",
     "tapewick verify binance:BTCUSDT --tf 1m,1d --start 2024-08-01 --end 2024-08-09 --data ./d",
-    "tapewick verify sim:BTCUSDT --last 1h --url http://127.0.0.1:8080  the candles of a running server",
+    "tapewick verify sim:BTCUSDT --last 1h --url http://127.0.0.1:8080  # the candles of a running server",
 )
 MS = 1_000_000
 FAILED = 4  # exit code: the integrity check failed

@@ -46,6 +46,14 @@ class Ledger:
         i = bisect_right(self.ranges, id, key=lambda r: r.first) - 1
         return i >= 0 and id <= self.ranges[i].last
 
+    def covered(self, first: int, last: int) -> int:
+        """How many ids of [first, last] are covered."""
+        if not self.ranges or first > self.ranges[-1].last:
+            return 0
+        low = bisect_left(self.ranges, first, key=lambda r: r.last)
+        high = bisect_right(self.ranges, last, key=lambda r: r.first)
+        return sum(min(last, r.last) - max(first, r.first) + 1 for r in self.ranges[low:high])
+
     def add(self, first: int, last: int, ts: int) -> None:
         """Cover [first, last]; ``ts`` is the time of the record there, ``NO_TIME`` if it is void."""
         low = bisect_left(self.ranges, first - 1, key=lambda r: r.last)

@@ -23,9 +23,10 @@ from tapewick.timeframe import BY_INDEX, SECOND, STORED, TREE, bucket, bucket_en
 
 __all__ = ["REJECTS", "Ingested", "Taken", "TapeCore"]
 
-REJECTS = ("duplicate", "conflict", "bad_id", "bad_price", "bad_size", "bad_time", "bad_side", "overflow")
+REJECTS = ("duplicate", "conflict", "bad_id", "bad_price", "bad_size", "bad_time", "bad_side", "overflow", "partial")
 """Why a trade was not taken, in the order ``Ingested.rejects`` counts them. All but
-``duplicate`` mean quarantine; a ``conflict`` is a known id with other content (first wins)."""
+``duplicate`` mean quarantine; a ``conflict`` is a known id with other content (first wins), ``partial``
+an aggregate of which the tape holds some ids already: the others stay missing."""
 
 EARLIEST = 1_230_768_000 * SECOND  # 2009-01-01: nothing traded on chain or venue before
 LATEST = 2**62  # in 2116: a time ± any legal setting stays within 64 bits
@@ -158,9 +159,13 @@ class TapeCore:
             return "bad_side"
         if price * size >= 2**96:  # so that 128-bit sums hold 2**31 of the largest trades
             return "overflow"
-        if self.contiguous and self._ledger.covers(id):
+        covered = self._ledger.covered(first, id) if self.contiguous else 0
+        if covered == id - first + 1:
             known = self._recent.get(id % RING)
             return "conflict" if known and known[0] == id and known[1:] != (ts, price, size) else "duplicate"
+        # Ids between its own may be another's: it then has no more trades than ids are free.
+        if covered and (self._ledger.covers(id) or count > id - first + 1 - covered):
+            return "partial"
         return None
 
     def _take_in(self, record: tuple[int, ...], reason: int) -> None:

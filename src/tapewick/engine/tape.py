@@ -8,15 +8,15 @@ scales, lets the core dedupe, number and fold it, and turns what changed into a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from tapewick.decimals import INT64_MAX
 from tapewick.engine import REJECTS, TapeCore
+from tapewick.engine._batches import fitting, joined, scaled
 from tapewick.engine._doubts import Doubts
 from tapewick.engine._gaps import Gaps
 from tapewick.model import (
@@ -36,8 +36,6 @@ from tapewick.timeframe import SECOND
 
 __all__ = ["Engine", "Tape"]
 
-COLUMNS = ("trade_id", "first_id", "count", "ts_event", "ts_recv", "price", "size", "side", "seq")
-SMALL = 4096  # trades up to which batches of one commit are joined
 NO_NAMES = np.empty((0, 2), np.int64)
 TOLERANCE = 5 * SECOND  # how far a trade may lie ahead of its source's clock
 
@@ -57,6 +55,7 @@ class Tape:
         self._cause = "restart" if len(state.ranges) else "stream"
         self._cut = -1  # seq of the last trade before the connection was lost
         self._batches: list[TradeBatch] = []
+        self._coming: tuple[int, int] | None = None
         self.doubts = None if contiguous else Doubts()
         """Trades that the store must be asked about; None where the ledger tells trades apart."""
         self._names: list[I64] = []
@@ -172,22 +171,16 @@ class Tape:
     def _scaled(self, batch: TradeBatch, rejects: Counter[str]) -> TradeBatch:
         """The batch at the tape's scales; records that would overflow are counted out."""
         own = self.instrument
-        if not len(batch) or (batch.price_scale, batch.size_scale) == (own.price_scale, own.size_scale):
+        has, needs = (batch.price_scale, batch.size_scale), (own.price_scale, own.size_scale)
+        most = self._coming or needs
+        if not len(batch) or has == most:
             return batch
-        price_factor = 10 ** (own.price_scale - batch.price_scale)
-        size_factor = 10 ** (own.size_scale - batch.size_scale)
-        fits = (np.abs(batch.price) <= INT64_MAX // price_factor) & (np.abs(batch.size) <= INT64_MAX // size_factor)
+        fits = fitting(batch, 10 ** (most[0] - has[0]), 10 ** (most[1] - has[1]))
         if not fits.all():
             rejects["overflow"] += int((~fits).sum())
             # What is dropped here must not be vouched for: fall back to the records' own ids.
             batch = replace(batch.select(np.flatnonzero(fits)), covers=None)
-        return replace(
-            batch,
-            price=batch.price * price_factor,
-            size=batch.size * size_factor,
-            price_scale=own.price_scale,
-            size_scale=own.size_scale,
-        )
+        return batch if has == needs else scaled(batch, 10 ** (needs[0] - has[0]), 10 ** (needs[1] - has[1]), own)
 
     def widened(self, batch: TradeBatch) -> tuple[int, int] | None:
         """The scales the tape must take before ``batch`` can be ingested, None if it fits."""
@@ -196,13 +189,30 @@ class Tape:
             return None
         return max(batch.price_scale, own.price_scale), max(batch.size_scale, own.size_scale)
 
+    def expect(self, scales: tuple[int, int] | None) -> None:
+        """From now on count out what does not fit ``scales``, which are being given to the stored tape; None: no
+        longer."""
+        self._coming = scales
+
     def rescale(self, instrument: Instrument) -> None:
-        """Adopt wider scales; nothing may be pending."""
+        """Adopt wider scales, also for what is not committed yet.
+
+        Raises ``OverflowError``, and changes nothing, where something the tape holds does not fit them.
+        """
         own = self.instrument
-        self._core.rescale(
-            10 ** (instrument.price_scale - own.price_scale), 10 ** (instrument.size_scale - own.size_scale)
-        )
+        price_factor = 10 ** (instrument.price_scale - own.price_scale)
+        size_factor = 10 ** (instrument.size_scale - own.size_scale)
+        for batch in self._batches:
+            if not fitting(batch, price_factor, size_factor).all():
+                raise OverflowError("a trade that is not committed yet does not fit 64 bits at the wider scale")
+        self._core.rescale(price_factor, size_factor)
+        self._batches = [scaled(batch, price_factor, size_factor, instrument) for batch in self._batches]
         self.instrument = instrument
+
+    def describe(self, instrument: Instrument) -> None:
+        """Note what its venue says of the instrument now. The tape's scales stay: ``rescale`` changes those."""
+        own = self.instrument
+        self.instrument = msgspec.structs.replace(instrument, price_scale=own.price_scale, size_scale=own.size_scale)
 
     def missing(self) -> tuple[I64, I64] | None:
         """Stored rows to ``load`` before ``take``: keys (k, 2) and windows (j, 2); None if none.
@@ -242,7 +252,7 @@ class Tape:
             owner=self.owner,
             expected_pos=expected,
             head=self.head,
-            trades=list(_joined(batches)),
+            trades=list(joined(batches)),
             rows=taken.rows,
             ranges_put=taken.ranges_put,
             ranges_gone=taken.ranges_gone,
@@ -270,30 +280,6 @@ class Tape:
             provisional=True,
             epoch=self.epoch,
         )
-
-
-def _joined(batches: list[TradeBatch]) -> Iterator[TradeBatch]:
-    """The numbered batches of one commit, small ones that follow one another joined.
-
-    A socket's wake-ups bring a few trades each; whoever reads the tape pays per batch.
-    """
-    group: list[TradeBatch] = []
-    size = 0
-    for batch in batches:
-        size += len(batch)
-        if group and (size > SMALL or (batch.late, batch.source) != (group[0].late, group[0].source)):
-            yield _join(group)
-            group, size = [], len(batch)
-        group.append(batch)
-    if group:
-        yield _join(group)
-
-
-def _join(batches: list[TradeBatch]) -> TradeBatch:
-    if len(batches) == 1:
-        return batches[0]
-    columns: dict[str, Any] = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in COLUMNS}
-    return replace(batches[0], clock=batches[-1].clock, **columns)
 
 
 class Engine:

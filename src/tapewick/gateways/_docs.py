@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -28,9 +29,9 @@ INTRO = """
 <p>JSON over HTTP at <code>/v1</code>, live data over WebSocket at <code>/v1/ws</code>, as server-sent events at
 <code>/v1/sse?channels=…</code>, and over gRPC (<code>tapewick.v1.MarketData</code>, a port of its own, off unless
 <code>grpc.enabled</code> is set): the same channels, records and positions everywhere.
-Times are integers of UTC milliseconds; questions may also use ISO 8601, and <code>times=ns</code> makes answers print
-decimal strings of ns.
-Prices and sizes are exact decimal strings. Every answer prints its <code>position</code>: pass it as
+Times are integers of UTC milliseconds (on-chain orders print ISO 8601); questions may also use ISO 8601, and
+<code>times=ns</code>, where it is offered, makes answers print decimal strings of ns.
+Prices and sizes are exact decimal strings. Answers of trades and candles print their <code>position</code>: pass it as
 <code>since</code> to go on from there. Errors are <code>application/problem+json</code> and name their field.
 Machine-readable: <a href="/schema/openapi.json">/schema/openapi.json</a>.</p>
 <h2 id="ws">WebSocket</h2>
@@ -89,7 +90,12 @@ def _parameters(operation: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iter
         default = f"default {schema['default']}" if schema.get("default") is not None else ""
         facts = ", ".join(filter(None, ["required" if one.get("required") else "", default, *bounds]))
         cells = (f"<code>{escape(one['name'])}</code>", escape(_type(schema, shapes)), escape(facts))
-        yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*cells, escape(one.get('description', ''))))}</tr>"
+        yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*cells, _prose(one.get('description', ''))))}</tr>"
+
+
+def _prose(text: str) -> str:
+    """A description, whose code is between backquotes."""
+    return re.sub(r"(`+)(.+?)\1", r"<code>\2</code>", escape(text))
 
 
 def _fields(name: str, shape: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
@@ -97,12 +103,26 @@ def _fields(name: str, shape: Mapping[str, Any], shapes: Mapping[str, Any]) -> s
         f"<tr><td><code>{escape(field)}</code></td><td>{escape(_type(schema, shapes))}</td></tr>"
         for field, schema in shape.get("properties", {}).items()
     )
-    return f"<section id={escape(name)}><h2><code>{escape(name)}</code></h2><table>{rows}</table></section>"
+    text = f"<p>{_prose(shape['description'])}</p>" if shape.get("description") else ""
+    return f"<section id={escape(name)}><h2><code>{escape(name)}</code></h2>{text}<table>{rows}</table></section>"
 
 
 def _reference(answer: str, shapes: Mapping[str, Any]) -> str:
     named = f"<code>{escape(answer)}</code>"
     return f'<a href="#{escape(answer)}">{named}</a>' if answer in shapes else named
+
+
+def _answers(operation: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
+    """What a route answers, how it refuses, and whether it wants a key of everybody."""
+    responses = operation.get("responses", {})
+    good = responses.get("200", {}).get("content", {})
+    answer = next((_type(media.get("schema", {}), shapes) for media in good.values()), "")
+    told = f"Answers {_reference(answer, shapes)}. " if answer else ""
+    refusals = " ".join(sorted(status for status in responses if status >= "400"))
+    told += f"Refuses with {refusals}. " if refusals else ""
+    security = operation.get("security") or [{}]
+    told += "" if {} in security else f"Needs a {' or a '.join(name for one in security for name in one)}."
+    return f"<p>{told}</p>" if told else ""
 
 
 def render(document: Mapping[str, Any]) -> bytes:
@@ -113,15 +133,13 @@ def render(document: Mapping[str, Any]) -> bytes:
         for method, operation in item.items():
             if not isinstance(operation, Mapping):
                 continue
-            good = operation.get("responses", {}).get("200", {}).get("content", {})
-            answer = next((_type(media.get("schema", {}), shapes) for media in good.values()), "")
             table = "".join(_parameters(operation, shapes))
-            summary, text = escape(operation.get("summary", "")), escape(operation.get("description") or "")
+            summary, text = escape(operation.get("summary", "")), _prose(operation.get("description") or "")
             parts.append(
                 f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
                 f"<p><b>{summary}.</b> {text}</p>"
                 + (f"<table>{table}</table>" if table else "")
-                + (f"<p>Answers {_reference(answer, shapes)}</p>" if answer else "")
+                + _answers(operation, shapes)
                 + "</section>"
             )
     title = escape(f"{document['info']['title']} {document['info']['version']}")

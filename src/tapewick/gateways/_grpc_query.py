@@ -12,11 +12,12 @@ from msgspec.structs import replace as with_fields
 from tapewick import wire
 from tapewick.closed_candles import closed_candles, without_open
 from tapewick.errors import BadRequest
+from tapewick.gateways._paging import turn
 from tapewick.gateways._since import changed_after, own_offset
-from tapewick.market import FAR, CandleAnswer, Fill, Market, Window
+from tapewick.market import CandleAnswer, Fill, Market, Window
 from tapewick.model import NO_END, NO_TIME, Gap, position
 from tapewick.proto_books import whole_book
-from tapewick.timeframe import bucket_end, parse
+from tapewick.timeframe import parse
 from tapewick.v1 import market_pb2 as market_pb
 from tapewick.v1 import service_pb2 as pb
 
@@ -68,16 +69,10 @@ class Queries:
         _check_range(window.start, window.end)
         read = self._market.candles if asked.include_open else partial(closed_candles, self._market)
         found = await read(asked.instrument, tf, window, fill=_fill(asked.fill))
-        rows, more = found.batch.rows, True
-        if len(rows) >= window.limit and newest:
-            following.end = int(rows["open_time"][0])
-        elif len(rows) >= window.limit:
-            following.start = bucket_end(tf, int(rows["open_time"][-1]))
-        elif found.reached < min(found.head.watermark, FAR if window.end is None else window.end):
-            following.start = found.reached
-        else:
-            more = False
-        return found, position(found.head.epoch, found.head.pos), more
+        later = turn(tf, window, found)
+        if later is not None:
+            setattr(following, later.bound, later.at)
+        return found, position(found.head.epoch, found.head.pos), later is not None
 
     async def _changed(
         self, asked: pb.GetCandlesRequest, following: pb.GetCandlesRequest

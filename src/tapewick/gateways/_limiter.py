@@ -15,7 +15,7 @@ from tapewick.gateways._auth import Guard, carried
 from tapewick.gateways._binance_weights import Meter
 from tapewick.gateways._problem import MEDIA_TYPE, body
 
-__all__ = ["Limiter", "limited"]
+__all__ = ["EXEMPT", "Limiter", "limited"]
 
 EXEMPT = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 WEIGHED = ("/api/", "/sapi/", "/binance/api/", "/binance/sapi/")  # Binance's own count of weight bounds these

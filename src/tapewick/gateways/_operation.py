@@ -30,6 +30,7 @@ def readiness(trouble: Callable[[], str | None]) -> list[HTTPRouteHandler]:
 
     @get("/health/live", summary="Whether the process runs", tags=["operation"], responses=_STATUS, opt=PUBLIC)
     async def live() -> Response[bytes]:
+        """200 for as long as the process answers at all: whoever restarts it asks here."""
         return rest.answer(b'{"status":"ok"}')
 
     @get(
@@ -40,6 +41,7 @@ def readiness(trouble: Callable[[], str | None]) -> list[HTTPRouteHandler]:
         opt=PUBLIC,
     )
     async def ready() -> Response[bytes]:
+        """Whoever sends it clients asks here: 503 while it cannot answer them as it should, `detail` says why."""
         cause = trouble()
         if cause is None:
             return rest.answer(b'{"status":"ready"}')
@@ -58,6 +60,8 @@ def health(market: Market, trouble: Callable[[], str | None]) -> list[HTTPRouteH
         responses=_STATUS,
     )
     async def all_of_it() -> Response[bytes]:
+        """For people, and 200 either way: `status` ready or unready with its `cause`, and as `conditions` the rows of
+        channel `health`."""
         cause = trouble()
         body = {
             "status": "ready" if cause is None else "unready",
@@ -74,6 +78,7 @@ def prometheus() -> HTTPRouteHandler:
 
     @get("/metrics", summary="Prometheus metrics", tags=["operation"], responses=_METRICS)
     async def metered() -> Response[bytes]:
+        """What this process counts, in the text format that Prometheus reads."""
         return rest.answer(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
     return metered

@@ -32,6 +32,10 @@ Id: TypeAlias = int | str
 
 
 class InstrumentRow(msgspec.Struct):
+    """An instrument that has a tape. ``price_scale``, ``size_scale``: most decimals of its prices and sizes;
+    ``id_kind``: whether trade ids count on and so prove that none is missing, or are only unique; ``granularity``:
+    whether a row is one trade or the venue's sum of some; ``simulated``: invented by the simulated venue."""
+
     id: str
     venue: str
     symbol: str
@@ -46,6 +50,9 @@ class InstrumentRow(msgspec.Struct):
 
 
 class StatusAnswer(msgspec.Struct):
+    """What serves this: ``engine`` encodes the answers, ``trouble`` is what does not work at the moment,
+    ``server_ts`` its clock in ms."""
+
     version: str
     engine: Literal["native", "reference"]
     trouble: str | None
@@ -53,10 +60,16 @@ class StatusAnswer(msgspec.Struct):
 
 
 class InstrumentsAnswer(msgspec.Struct):
+    """Every instrument, by id."""
+
     instruments: list[InstrumentRow]
 
 
 class TradeRow(msgspec.Struct):
+    """One trade of the tape. ``seq``: its place there, from 1 without a hole; ``side``: who took, the buyer or the
+    seller; ``ts_event``: the venue's time, ``ts_recv``: ours. ``first_id`` and ``count`` are there where a row stands
+    for several trades of the venue."""
+
     instrument: str
     seq: int
     trade_id: Id
@@ -74,6 +87,10 @@ Columns: TypeAlias = dict[str, list[Any]]
 
 
 class TradesAnswer(msgspec.Struct):
+    """Trades, ascending by seq. ``position``: pass it as ``since`` to go on; ``data_age_ms``: how old the newest data
+    of this tape is; ``next``: the address of the following page, null on the last. ``trades`` is one list per field
+    with ``format=columns``."""
+
     trades: list[TradeRow] | Columns
     position: str
     data_age_ms: int | None
@@ -81,6 +98,11 @@ class TradesAnswer(msgspec.Struct):
 
 
 class CandleRow(msgspec.Struct):
+    """One candle. ``state``: open, closed, or final once no change is expected; ``rev``: how often it changed after
+    it closed; ``complete``: whether the ids prove that no trade is missing, null where they cannot; ``pos``: when it
+    last changed, to be compared with a position; ``origin``: folded from the tape, or imported; ``filled``: stands
+    for a time without trades. Prices are null only where ``fill=null`` made the row."""
+
     instrument: str
     tf: str
     open_time: Time
@@ -106,6 +128,10 @@ class CandleRow(msgspec.Struct):
 
 
 class CandlesAnswer(msgspec.Struct):
+    """Candles, ascending by open time (with ``since`` by pos). ``complete``: whether every closed one, and all
+    between, is proven whole; ``next``: the address of the following page, null on the last; ``indicators``: one list
+    per indicator asked for, parallel to the rows. ``candles`` is one list per field with ``format=columns``."""
+
     candles: list[CandleRow] | Columns
     position: str
     data_age_ms: int | None
@@ -115,6 +141,9 @@ class CandlesAnswer(msgspec.Struct):
 
 
 class Ticker(msgspec.Struct):
+    """The last price, and what the last 24 hours (whole minutes) and the UTC day (``session_…``) add up to. Null
+    where there was no trade."""
+
     instrument: str
     last: str | None
     change_24h: str | None
@@ -137,6 +166,9 @@ class Ticker(msgspec.Struct):
 
 
 class PriceAnswer(msgspec.Struct):
+    """The last trade at or before ``at``. ``age_ms``: how long before; ``complete``: whether none between them is
+    missing."""
+
     instrument: str
     price: str
     ts_event: int
@@ -148,7 +180,8 @@ class PriceAnswer(msgspec.Struct):
 
 
 class BookAnswer(msgspec.Struct):
-    """``state`` is ``live`` or why it is not; only a live book is current. Levels are ``[price, size]``, best first."""
+    """``state`` is ``live`` or why it is not; only a live book is current. Levels are ``[price, size]``, best
+    first."""
 
     instrument: str
     state: Literal["live", "stale", "syncing", "stored"]
@@ -164,6 +197,10 @@ class BookAnswer(msgspec.Struct):
 
 
 class GapRow(msgspec.Struct):
+    """A hole in the tape: the ids between ``left_id`` and ``right_id`` are missing, the times are those of these two
+    trades, null where none is known. ``state``: open, repairing, or unrepairable where it was given up; ``attempts``:
+    failed ones in a row."""
+
     left_id: int
     right_id: int
     left_ts: int | None
@@ -174,6 +211,10 @@ class GapRow(msgspec.Struct):
 
 
 class CoverageAnswer(msgspec.Struct):
+    """What a tape holds: ``trades`` in all, and the ``ranges`` of ids, each first and last, that are covered;
+    ``gaps``: what it lacks. ``complete``: whether nothing is missing in the time asked for, null where ids cannot
+    tell."""
+
     instrument: str
     id_kind: Literal["contiguous", "unique"]
     trades: int

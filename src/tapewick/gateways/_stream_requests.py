@@ -16,29 +16,41 @@ Id = int | Annotated[str, msgspec.Meta(max_length=64)] | None
 
 
 class Subscribe(msgspec.Struct, tag_field="op", tag="subscribe", forbid_unknown_fields=True):
+    """Send these channels; one that is subscribed to already begins anew."""
+
     channels: Annotated[list[_wishes.Wanted], msgspec.Meta(min_length=1, max_length=100)]
     id: Id = None
 
 
 class Named(msgspec.Struct, forbid_unknown_fields=True):
+    """A channel by its name alone."""
+
     ch: Annotated[str, msgspec.Meta(max_length=128)]
 
 
 class Unsubscribe(msgspec.Struct, tag_field="op", tag="unsubscribe", forbid_unknown_fields=True):
+    """Send these channels no more."""
+
     channels: Annotated[list[Named], msgspec.Meta(min_length=1, max_length=1024)]
     id: Id = None
 
 
 class Auth(msgspec.Struct, tag_field="op", tag="auth", forbid_unknown_fields=True):
+    """Show a token; the first message of whoever showed none with the upgrade."""
+
     token: Annotated[str, msgspec.Meta(max_length=1024)]
     id: Id = None
 
 
 class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=True):
+    """Be answered ``pong``."""
+
     id: Id = None
 
 
 class List(msgspec.Struct, tag_field="op", tag="list", forbid_unknown_fields=True):
+    """Be told which channels are subscribed to."""
+
     id: Id = None
 
 

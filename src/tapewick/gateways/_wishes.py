@@ -19,6 +19,8 @@ DEFAULT_LEVELS = {"book": 20, "book_top": 20}
 
 
 class SinceTime(msgspec.Struct, forbid_unknown_fields=True):
+    """Begin with what was stored from this time on, in ms since 1970."""
+
     ts: Annotated[int, msgspec.Meta(ge=0, le=9_223_372_036_854)]
 
 

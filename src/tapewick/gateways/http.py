@@ -16,13 +16,11 @@ from litestar import Litestar, Response, get
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from picows import WSUpgradeRequest
 
-from tapewick import __version__
 from tapewick.gateways import (
     _docs,
+    _openapi,
     _operation,
     _problem,
     _repair,
@@ -208,15 +206,13 @@ class HttpGateway:
             ],
             exception_handlers=_problem.HANDLERS,
             guards=[route_guard(self._guard)],
-            openapi_config=OpenAPIConfig(
-                title=self._title, version=__version__, path="/schema", render_plugins=[JsonRenderPlugin()]
-            ),
+            openapi_config=_openapi.config(self._title),
             cors_config=_cors(self._origins),
             logging_config=None,
             request_class=TextRequest,
             state=State({"market": self._market, "quota": self.quota}),
         )
-        app.state.docs = _docs.render(app.openapi_schema.to_schema())
+        app.state.docs = _docs.render(_openapi.completed(app, open=self._guard.open))
         return app
 
     def _administration(self) -> Litestar:

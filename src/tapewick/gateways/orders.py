@@ -62,11 +62,15 @@ class OrderRow(msgspec.Struct):
 
 
 class OrdersAnswer(msgspec.Struct):
+    """A page of orders, newest first. ``next``: the address of the following page, null on the last."""
+
     orders: list[OrderRow]
     next: str | None
 
 
 class OrderAnswer(msgspec.Struct):
+    """The order asked for."""
+
     order: OrderRow
 
 
@@ -87,6 +91,8 @@ class OrderEventRow(msgspec.Struct):
 
 
 class OrderEventsAnswer(msgspec.Struct):
+    """What happened to one order, the first first; ``total`` counts all of ``events``."""
+
     order_id: str
     component: str
     events: list[OrderEventRow]
@@ -105,7 +111,8 @@ async def orders(
     limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most orders in the answer.")] = 100,
     cursor: Annotated[str | None, QueryParameter(description="From ``next`` of the answer before.")] = None,
 ) -> Response[bytes]:
-    """``next`` is the address of the following page, null on the last one."""
+    """Those that match every parameter, and are at least as final as ``finality``. ``next`` is the address of the
+    following page, null on the last one."""
     wanted = OrderFilter(
         component=_component(component),
         status=_status(status),

@@ -1,7 +1,7 @@
 """REST under ``/v1``: instruments, trades, candles, ticker, coverage, books.
 
 Rows come from the encoder as bytes and are spliced into the answer; no Python object is made
-per row. Every answer carries its position; a range answer also its age and completeness.
+per row. Answers about a tape carry their position; a range answer also its age and completeness.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from tapewick.gateways._asking import (
     only_known,
     with_changes,
 )
+from tapewick.gateways._paging import turn
 from tapewick.gateways._schema import (
     BookAnswer,
     CandlesAnswer,
@@ -54,9 +55,9 @@ from tapewick.gateways._schema import (
 )
 from tapewick.gateways._since import changed_after, own_offset
 from tapewick.ladder import Levels
-from tapewick.market import FAR, CandleAnswer, Market, Window
+from tapewick.market import CandleAnswer, Market, Window
 from tapewick.model import Candles, State, position
-from tapewick.timeframe import Timeframe, bucket_end
+from tapewick.timeframe import Timeframe
 
 __all__ = ["JSON", "answer", "proven", "router"]
 
@@ -72,7 +73,7 @@ Times = Annotated[Literal["ms", "ns"], QueryParameter(description="ms: integers;
 @get("/status", summary="What serves this, and whether it is well", responses=documented(StatusAnswer))
 async def status(request: AnyRequest) -> Response[bytes]:
     """``engine``: native or reference, what encodes these answers; ``trouble``: what does not work at the moment,
-    null while everything does."""
+    null while everything does; ``server_ts``: its clock, in ms."""
     market = market_of(request)
     told = {"version": __version__, "engine": ENGINE, "trouble": market.trouble, "server_ts": market.now() // MS}
     return answer(msgspec.json.encode(told))
@@ -80,7 +81,7 @@ async def status(request: AnyRequest) -> Response[bytes]:
 
 @get("/instruments", summary="Instruments with a tape", responses=documented(InstrumentsAnswer))
 async def instruments(request: AnyRequest) -> Response[bytes]:
-    """All instruments, by id."""
+    """All instruments, by id; ``price_scale`` and ``size_scale`` are their most decimals."""
     rows = [
         {**msgspec.structs.asdict(instrument), "simulated": instrument.simulated}
         for instrument in await market_of(request).instruments()
@@ -194,16 +195,9 @@ def _version(window: Window, found: CandleAnswer) -> tuple[str, int] | None:
 
 
 def _following(request: AnyRequest, tf: Timeframe, window: Window, found: CandleAnswer) -> str | None:
-    """The next page's address: later rows if the answer began at ``start``, else older ones."""
-    rows = found.batch.rows
-    if len(rows) >= window.limit:
-        if window.newest:
-            return with_changes(request, end=int(rows["open_time"][0]) // MS)
-        return with_changes(request, start=bucket_end(tf, int(rows["open_time"][-1])) // MS)
-    known = found.head.watermark  # short of the limit, and yet not at the end of what there is
-    if found.reached < min(known, FAR if window.end is None else window.end):
-        return with_changes(request, start=found.reached // MS)
-    return None
+    """The address of the page that ``turn`` finds."""
+    later = turn(tf, window, found)
+    return None if later is None else with_changes(request, **{later.bound: later.at // MS})
 
 
 def proven(rows: Candles) -> bool | None:

@@ -1,7 +1,7 @@
 """Server-sent events at ``/v1/sse``: the frames of ``/v1/ws`` for a plain EventSource, resumed by ``Last-Event-ID``.
 
 ASGI decides on the request and sends the response's head; from then on the hub writes to the transport itself,
-under the bounds every push connection has. ``push.md`` §6 is the contract.
+under the bounds every push connection has. ``docs/reference/sse.md`` is the contract.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ AnyRequest = Request[Any, Any, Any]
 
 
 class File(NamedTuple):
+    """A file of the page as it is answered: bytes, type, ETag and how long a browser may keep it."""
+
     content: bytes
     media_type: str
     etag: str

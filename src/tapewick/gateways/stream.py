@@ -1,8 +1,8 @@
 """The native WebSocket protocol at ``/v1/ws``: subscribe, snapshot, live, resume.
 
 Requests are JSON objects; data frames are JSON texts or protobuf messages. They hold nothing of one client's own,
-so one encoding serves every subscriber; what is a client's own travels in control frames. ``push.md`` is the
-contract: names of frames and close codes are its.
+so one encoding serves every subscriber; what is a client's own travels in control frames. Names of frames and close
+codes are those of ``docs/reference/websocket.md``, the contract.
 """
 
 from __future__ import annotations

@@ -23,14 +23,22 @@ __all__ = ["Node"]
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 T = TypeVar("T")
-FINAL = frozenset({-32700, -32600, -32601, -32602, 3})
-"""Codes that say the same however often one asks: bad request, unknown method, bad parameters, reverted."""
+FINAL = frozenset({-32602, 3})
+"""Codes that say the same however often one asks: bad parameters, reverted. That it takes our requests for none, or
+lacks a method, is a node's own fault: another one is asked."""
+_halted = re.compile(
+    r"revert|out of ?gas|gas uint64 overflow|gas required exceeds|opcode \S+ not defined|"
+    r"\b(invalid|bad|undefined|unknown) ?(opcode|instruction|jump)|stack ?(underflow|overflow|limit)|call depth|"
+    r"return data out of bounds|write protection|evm ?error|vm (execution error|exception)",
+    re.IGNORECASE,
+)
 _wide = re.compile(
     r"\branges?\b|too many (results|logs|blocks)|returned more than|response (is )?too (large|big)|response size|"
     r"size exceeded|limited to [\d,]+k? block",
     re.IGNORECASE,
 )
 _rate = re.compile(r"\brate\b|per second|compute units|too many requests", re.IGNORECASE)
+_often = re.compile(r"request limit|request count|quota|throttl|capacity", re.IGNORECASE)
 _between = re.compile(r"\[\s*(0x[0-9a-f]+|\d+)\s*[,-]\s*(0x[0-9a-f]+|\d+)\s*\]", re.IGNORECASE)
 _blocks = re.compile(r"([\d,]+)(k?)[\s-]*(?:blocks?|range)\b|range\D{0,24}?([\d,]+)(k?)", re.IGNORECASE)
 
@@ -115,8 +123,9 @@ class Node:
         text = f"{self.name} refused {method}: {said!a} ({error.code})"
         if method == "eth_getLogs" and _wide.search(said) and not _rate.search(said):
             return TooWide(text, code=error.code, span=_span(said))
-        reverted = "revert" in said.lower()
-        return NodeRefused(text, code=error.code, final=error.code in FINAL or reverted)
+        halted = method == "eth_call" and (error.code == 3 or _halted.search(said) is not None)
+        rate = error.code in (429, -32005) or bool(_rate.search(said) or _often.search(said))
+        return NodeRefused(text, code=error.code, final=error.code in FINAL or halted, halted=halted, rate=rate)
 
 
 def _clean(text: str) -> str:

@@ -51,17 +51,21 @@ class Control:
     """The control side of one connection that carries ``has`` from its URL and shall carry ``wanted``.
 
     ``wanted`` is shared and changes; ``nudge`` tells that it did. ``on_refused`` is told which streams the
-    venue refused, or did not acknowledge after ``TRIES`` messages, and why. ``settled`` is set while
-    everything wanted has been asked for and acknowledged.
+    venue refused, or did not acknowledge after ``TRIES`` messages, and why; ``on_begun`` those it acknowledged.
+    ``settled`` is set while everything wanted has been asked for and acknowledged.
     """
 
     def __init__(
-        self, wanted: Mapping[str, None], has: Iterable[str], on_refused: Callable[[Sequence[str], str], None]
+        self,
+        wanted: Mapping[str, None],
+        has: Iterable[str],
+        on_refused: Callable[[Sequence[str], str], None],
+        on_begun: Callable[[Sequence[str]], None] = lambda streams: None,
     ) -> None:
         self._wanted = wanted
         self._has = dict.fromkeys(has)
         self._forced: dict[str, None] = {}
-        self._on_refused = on_refused
+        self._on_refused, self._on_begun = on_refused, on_begun
         self._tries: Counter[str] = Counter()
         self._ids = itertools.count(1)
         self._changed = asyncio.Event()
@@ -69,6 +73,11 @@ class Control:
         self._loop = asyncio.get_running_loop()
         self.pending: dict[int | str, _Asked] = {}
         self.settled = asyncio.Event()
+
+    @property
+    def carried(self) -> set[str]:
+        """Streams of the URL, and those the venue has acknowledged."""
+        return set(self._has).difference(*(asked.streams for asked in self.pending.values()))
 
     def nudge(self) -> None:
         """What is wanted has changed."""
@@ -101,6 +110,8 @@ class Control:
         if code is not None:
             # ascii() keeps control characters of a hostile answer out of logs.
             self._on_refused(asked.streams, f"{asked.method} was refused with code {code}: {ascii(said[:160])}")
+        elif asked.method == "SUBSCRIBE":
+            self._on_begun(asked.streams)
         self._tries -= Counter(asked.streams)
         self._changed.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Self, TypeVar
 
 import httpx2
@@ -20,10 +21,17 @@ T = TypeVar("T")
 class JsonClient:
     """GET requests to one base address, answered as typed values.
 
-    Redirects are not followed: the base address is the operator's, and only that.
+    Redirects are not followed: the base address is the operator's, and only that. ``headers`` go with each request.
     """
 
-    def __init__(self, base_url: str, *, timeout: float = 10.0, max_bytes: int = 32 << 20) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout: float = 10.0,
+        max_bytes: int = 32 << 20,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._host = shown(base_url)
         self._max_bytes = max_bytes
         self._client = httpx2.AsyncClient(
@@ -32,7 +40,7 @@ class JsonClient:
             verify=ssl.create_default_context() if base_url.startswith("https") else False,
             proxy=proxy_for(base_url),
             trust_env=False,
-            headers={"User-Agent": "tapewick", "Accept": "application/json"},
+            headers={"User-Agent": "tapewick", "Accept": "application/json", **headers},
         )
 
     async def __aenter__(self) -> Self:

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from tapewick import metrics, secrecy
-from tapewick.clock import Clock
+from tapewick.clock import Clock, ElapsedClock
 from tapewick.errors import BadPayload, ConfigError, Disconnected, NodeRefused, SourceError, VenueRefused
 from tapewick.net._node import Node
 from tapewick.net.address import shown
@@ -24,6 +24,7 @@ __all__ = ["JsonRpc"]
 log = structlog.get_logger()
 T = TypeVar("T")
 QUIET = 60 * 10**9  # between two lines of log about one address
+LONG = 3 * 10**9  # that all addresses rest before it is told
 
 
 class _Address:
@@ -34,14 +35,16 @@ class _Address:
         self.backoff = backoff
         self.checked = False
         self.rests_until = 0
-        self.told_at = 0
+        self.told_at = -QUIET
+        self.failed = ""
 
 
 class JsonRpc:
     """Calls to the chain ``chain_id``; an address that serves another one is not used.
 
-    ``turn`` rises whenever another answer than the one before may come from another node: who compares two
-    answers asks whether it is the same still.
+    ``turn`` rises whenever another answer than the one before may come from another address: who compares two
+    answers asks whether it is the same still. ``trouble`` tells why nobody is asked for seconds, None while answers
+    come. ``clock`` counts rests: by default one that nobody sets, as the time of day may be set back.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class JsonRpc:
         urls: Sequence[str],
         *,
         chain_id: int,
-        clock: Clock,
+        clock: Clock | None = None,
         timeout: float = 20.0,
         max_bytes: int = 64 << 20,
         backoff: Backoff | None = None,
@@ -59,7 +62,7 @@ class JsonRpc:
         for url in urls:
             secrecy.learn(url)
         self._chain_id = chain_id
-        self._clock = clock
+        self._clock = clock or ElapsedClock()
         pace = backoff or Backoff(base=0.5, cap=30.0)
         self._addresses = [
             _Address(Node(url, _named(urls, i), timeout=timeout, max_bytes=max_bytes), pace.twin())
@@ -68,6 +71,7 @@ class JsonRpc:
         self._current = 0
         self._numbers = itertools.count(1)
         self.turn = 0
+        self.trouble: str | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,6 +110,7 @@ class JsonRpc:
                 self._count(address, error)
                 if final:
                     address.backoff.reset()
+                    self.trouble = None
                     raise
                 self._rest(address, error)
                 if not last:
@@ -113,6 +118,7 @@ class JsonRpc:
             else:
                 metrics.chain_requests.labels(address.node.name, "answered").inc()
                 address.backoff.reset()
+                self.trouble = None
                 return answer
         raise AssertionError("an address was asked, or raised")
 
@@ -122,8 +128,9 @@ class JsonRpc:
 
     def next(self) -> None:
         """Ask the next address from now on, nothing held against this one."""
-        self._current = (self._current + 1) % self.width
-        self.turn += 1
+        if self.width > 1:
+            self._current = (self._current + 1) % self.width
+            self.turn += 1
 
     def _count(self, address: _Address, error: SourceError) -> None:
         outcome = {NodeRefused: "refused", VenueRefused: "refused", Disconnected: "unreachable"}.get(type(error))
@@ -140,13 +147,16 @@ class JsonRpc:
                         self._current = place
                         self.turn += 1
                     return self._addresses[place]
-            first = min(address.rests_until for address in self._addresses)
-            await self._clock.sleep((first - now) / 1e9)
+            first = min(self._addresses, key=lambda address: address.rests_until)
+            wait = first.rests_until - now
+            if wait > LONG:
+                self.trouble = f"no node is asked for {wait / 1e9:.0f} s: {first.failed}"
+            await self._clock.sleep(wait / 1e9)
 
     def _rest(self, address: _Address, error: SourceError) -> None:
         wait = address.backoff.delay(getattr(error, "retry_after", None))
         now = self._clock.now()
-        address.rests_until = now + int(wait * 1e9)
+        address.rests_until, address.failed = now + int(wait * 1e9), str(error)
         if now - address.told_at >= QUIET:
             address.told_at = now
             log.warning("a node failed", node=address.node.name, cause=str(error))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ class VenueClient:
     ``share`` of ``limit`` weight per minute and host belong to this process. ``attempts`` bounds how often one
     request is sent, ``patience`` how many seconds it waits for an order of the venue or an open circuit to end;
     ``retry_cap`` bounds the back-off of the circuit. ``setting`` is what the operator changes to use another address.
+    ``headers`` go with each request.
     ``on_state`` is told each change of the circuit and must not wait. ``counters``: requests by outcome:
     ok, rejected (4xx), limited (429), banned (418), forbidden (403), region (451), error (5xx, unreadable),
     unreachable, shape (JSON of another shape), cancelled, withheld (not sent: a forbidden URL).
@@ -58,6 +60,7 @@ class VenueClient:
         patience: float = 90.0,
         retry_cap: float = 60.0,
         setting: str = "BINANCE_BASE_URL",
+        headers: Mapping[str, str] = MappingProxyType({}),
         on_state: Callable[[CircuitChange], None] | None = None,
     ) -> None:
         if not base_urls:
@@ -68,7 +71,7 @@ class VenueClient:
         self._attempts = attempts
         self._patience = patience
         self._retry_cap = min(RETRY_CAP, retry_cap)
-        self._setting = setting
+        self._setting, self._headers = setting, dict(headers)
         self._on_state = on_state
         self._budgets = [
             budget_for(urlsplit(url).netloc.rpartition("@")[2], limit=limit, share=share) for url in self._urls
@@ -173,7 +176,7 @@ class VenueClient:
         outcome = "cancelled"
         try:
             if at not in self._clients:
-                self._clients[at] = JsonClient(self._urls[at], timeout=self._timeout)
+                self._clients[at] = JsonClient(self._urls[at], timeout=self._timeout, headers=self._headers)
             answer = await self._clients[at].get(path, type, params, on_answer=heard)
             outcome = "ok"
             return answer

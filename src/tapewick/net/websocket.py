@@ -21,7 +21,7 @@ from tapewick.net.control import STREAMS_PER_MESSAGE, Control
 from tapewick.net.inbox import Inbox, Wakeup
 from tapewick.net.link import Link, connect
 
-__all__ = ["Feed", "LinkChange", "LinkEnded", "StreamsRefused"]
+__all__ = ["Feed", "LinkChange", "LinkEnded", "StreamsBegun", "StreamsRefused"]
 
 STABLE = 30 * 10**9  # ns: a connection that lived so long starts the back-off anew
 MAX_STREAMS = 1024  # the venue's limit per connection
@@ -47,6 +47,14 @@ class LinkEnded(NamedTuple):
     ts: int
 
 
+class StreamsBegun(NamedTuple):
+    """``streams`` are delivered from here on, perhaps again: no connection of the feed carried them just before."""
+
+    feed: Feed
+    streams: tuple[str, ...]
+    ts: int
+
+
 class StreamsRefused(NamedTuple):
     """The venue refused, or did not acknowledge, the subscription of ``streams``; the connection goes on."""
 
@@ -63,7 +71,8 @@ class Feed:
     are named in the URL as ``streams=a/b``, others by control messages. ``greeting``: messages sent after each connect.
     ``tap`` is given every ``Wakeup`` before it is queued, also one the inbox then drops; it neither waits nor raises.
     ``redundant``: two connections deliver everything twice; they differ by ``Wakeup.link``, which also tells
-    a renewed connection from the one it replaces. ``tell_links``: the end of each is put in line as ``LinkEnded``.
+    a renewed connection from the one it replaces. ``tell_links``: the end of each is put in line as ``LinkEnded``, and
+    what streams begin as ``StreamsBegun``.
     ``idle``: seconds without any frame or ping after which the peer counts as dead; one that answers pings does after
     ten, with one unanswered. ``lifetime``: seconds after which, and on ``renew()``, a second connection is opened,
     overlaps, and replaces the first.
@@ -161,7 +170,8 @@ class Feed:
     def new_link(self, lane: _Lane, has: Iterable[str], *, successor: bool) -> Link:
         """A connection of ``lane`` about to be opened."""
         number, self.connects = self.connects, self.connects + 1
-        return Link(lane, Control(self.wanted, has, self._refused), number=number, successor=successor)
+        control = Control(self.wanted, has, self._refused, lambda streams: self.begun(control, streams))
+        return Link(lane, control, number=number, successor=successor)
 
     def opened(self, link: Link) -> None:
         """``link`` may be talked to, unless it has ended already."""
@@ -179,6 +189,15 @@ class Feed:
         """``lane`` has a connection."""
         self._up.add(lane)
         self._report("connected", lane.host, 0)
+
+    def begun(self, control: Control, streams: Iterable[str]) -> None:
+        """The connection of ``control`` carries ``streams`` now; told of those that no other one carries."""
+        if not self._tell_links:
+            return
+        others = [link.control.carried for link in self._open if link.control is not control]
+        fresh = tuple(stream for stream in streams if not any(stream in carried for carried in others))
+        if fresh:
+            self.inbox.put(StreamsBegun(self, fresh, self.clock.now()))
 
     def failed(self, lane: _Lane, state: FeedState, detail: str, status: int = 0) -> None:
         """``lane`` has none, or could not get one; with another up the feed still is connected."""
@@ -221,6 +240,7 @@ class _Lane:
     def arrived(self, link: Link) -> None:
         if not link.successor:
             self._feed.arrived(self)
+        self._feed.begun(link.control, link.control.carried)
 
     def deliver(self, link: Link, frames: list[bytes], recv: int, size: int) -> None:
         wakeup = Wakeup(self._feed, frames, recv, size, link.number)

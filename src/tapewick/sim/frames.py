@@ -42,6 +42,7 @@ class Step(NamedTuple):
 
 
 def trade_frame(symbol: str, trade: SimTrade, now: int, unit: int, *, futures: bool) -> bytes:
+    """One trade."""
     maker = "true" if trade.buyer_is_maker else "false"
     kind = '"NA"' if not trade.price.strip("0.") else '"MARKET"'
     tail = f'"X":{kind},"m":{maker}' if futures else f'"m":{maker},"M":true'
@@ -52,6 +53,7 @@ def trade_frame(symbol: str, trade: SimTrade, now: int, unit: int, *, futures: b
 
 
 def agg_frame(symbol: str, fills: list[SimTrade], now: int, unit: int) -> bytes:
+    """The aggregate of ``fills``: neighbours of one price, time and side."""
     return _encode({"e": "aggTrade", "E": now * unit, "s": symbol} | aggregate(fills, unit))
 
 
@@ -75,6 +77,7 @@ def partial_frame(symbol: Symbol, levels: Levels, count: int, step: Step, unit: 
 
 
 def quote_frame(symbol: str, top: Top, now: int, unit: int, *, futures: bool) -> bytes:
+    """The best bid and ask; only futures name the event and its times."""
     quote = {
         "u": top.update_id,
         "s": symbol,
@@ -89,6 +92,7 @@ def quote_frame(symbol: str, top: Top, now: int, unit: int, *, futures: bool) ->
 
 
 def kline_frame(symbol: Symbol, interval: str, bar: Bar, now: int, unit: int, *, closed: bool) -> bytes:
+    """A bar as it stands; ``closed``: its last frame."""
     k = {
         "t": bar.start * unit,
         "T": bar.end * unit - 1,
@@ -112,6 +116,7 @@ def kline_frame(symbol: Symbol, interval: str, bar: Bar, now: int, unit: int, *,
 
 
 def mini_body(symbol: Symbol, day: Bar, now: int, unit: int) -> dict[str, Any]:
+    """The small ticker of the 24 hours that ``day`` sums, as one object of an array."""
     return {
         "e": "24hrMiniTicker",
         "E": now * unit,
@@ -126,10 +131,12 @@ def mini_body(symbol: Symbol, day: Bar, now: int, unit: int) -> dict[str, Any]:
 
 
 def mini_frame(symbol: Symbol, day: Bar, now: int, unit: int) -> bytes:
+    """The small ticker of one symbol."""
     return _encode(mini_body(symbol, day, now, unit))
 
 
 def ticker_frame(symbol: Symbol, day: Bar, now: int, unit: int) -> bytes:
+    """The whole ticker of the 24 hours that ``day`` sums, with the best quote."""
     top, last = symbol.top(now), symbol.tape.last_trade(now)
     scale = symbol.tape.listing.price_scale
     return _encode(
@@ -162,6 +169,7 @@ def ticker_frame(symbol: Symbol, day: Bar, now: int, unit: int) -> bytes:
 
 
 def average_frame(symbol: Symbol, bar: Bar, now: int, unit: int) -> bytes:
+    """The average price over ``bar``; the last close where nothing was traded."""
     last = symbol.tape.last_trade(now)
     price = ratio(bar.quote, bar.volume, symbol.tape.listing.price_scale) if bar.trades else symbol.price(bar.close)
     head: dict[str, Any] = {"e": "avgPrice", "E": now * unit, "s": symbol.name, "i": "5m", "w": price}
@@ -169,4 +177,5 @@ def average_frame(symbol: Symbol, bar: Bar, now: int, unit: int) -> bytes:
 
 
 def array_frame(bodies: Sequence[dict[str, Any]]) -> bytes:
+    """The objects of several symbols as one frame."""
     return _encode(bodies)

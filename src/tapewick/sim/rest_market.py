@@ -78,11 +78,13 @@ def average_price(symbol: Symbol, now: int, query: Query) -> dict[str, Any]:
 
 
 def last_price(symbol: Symbol, now: int) -> dict[str, Any]:
+    """The price of the newest trade; 0 before the first."""
     last = symbol.tape.last_trade(now)
     return {"symbol": symbol.name, "price": symbol.price(0) if last is None else amount(*_mantissa(last.price))}
 
 
 def best_price(symbol: Symbol, now: int) -> dict[str, Any]:
+    """The best bid and ask with their sizes."""
     top = symbol.top(now)
     return {
         "symbol": symbol.name,

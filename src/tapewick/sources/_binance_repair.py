@@ -19,6 +19,7 @@ from tapewick.errors import ConfigError, SourceError, VenueRefused
 from tapewick.model import I64, NO_TIME, Instrument, TradeBatch, Wanted
 from tapewick.net.venue_client import Priority, VenueClient
 from tapewick.sources._binance_listing import PRODUCTS, addresses, listed
+from tapewick.sources._binance_time import headers
 from tapewick.sources._rest_rows import AggregateRow, Rows, TradeRow, aggregates, trades
 
 __all__ = ["BinanceRepairer"]
@@ -40,6 +41,7 @@ class BinanceRepairer:
     ``venue`` is the prefix of instrument ids, ``granularity`` what its tapes hold. ``limit`` is the request
     weight the venue allows per minute, of which ``share`` is ours; ``attempts`` bounds how often one
     page is asked for before ``fetch`` gives up, ``patience`` the seconds it waits for a venue that told to wait.
+    ``microseconds``: ask spot for times in µs, as its live trades come where they are asked for so.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class BinanceRepairer:
         attempts: int = 4,
         patience: float = 90.0,
         priority: Priority = Priority.REPAIR,
+        microseconds: bool = False,
     ) -> None:
         if venue not in PRODUCTS and not rest_url:
             raise ConfigError(f"{venue!r} has no address to repair from; use one of {' '.join(PRODUCTS)}")
@@ -71,6 +74,7 @@ class BinanceRepairer:
             limit=limit if product.root == SPOT else min(limit, FUTURES_LIMIT),
             attempts=attempts,
             patience=patience,
+            headers=headers(product, microseconds=microseconds),
         )
 
     async def __aenter__(self) -> Self:

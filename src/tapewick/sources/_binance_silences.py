@@ -1,4 +1,4 @@
-"""The newest trade of instruments that are silent after a connection began.
+"""The newest trade of instruments that are silent after their stream began.
 
 What happened while a source was away shows by the ids of the first trade afterwards. Where none comes, the venue is
 asked for the newest one, so that a quiet market learns of its hole as soon as a busy one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,9 +25,18 @@ from tapewick.sources._rest_rows import AggregateRow, Rows, TradeRow, aggregates
 __all__ = ["Silences"]
 
 SILENCE = 2.0  # seconds without a trade after which the venue is asked
+LOOK = 0.25  # seconds between two looks whose time has come
 SPOT = "/api/v3"
 WEIGHTS = {("trade", True): 25, ("trade", False): 5, ("aggTrade", True): 4, ("aggTrade", False): 20}
 """Of a request, by stream and whether it is the spot market's."""
+
+
+@dataclass(slots=True, eq=False)
+class _Silence:
+    """``due``: when (ns) the venue is asked, perhaps again."""
+
+    due: int
+    backoff: Backoff
 
 
 class Silences:
@@ -48,41 +58,47 @@ class Silences:
     ) -> None:
         self._root, self._venue, self._stream = product.root, venue, stream
         self._clock, self._put, self._rejects = clock, put, rejects
-        self._backoff = Backoff(cap=retry_cap)
-        self._symbols: dict[str, None] = {}
+        self._retry_cap = retry_cap
+        self._silent: dict[str, _Silence] = {}
         self._news = asyncio.Event()
 
     def expect(self, symbols: Iterable[str]) -> None:
         """Their stream has just begun, perhaps again."""
-        self._symbols.update(dict.fromkeys(symbols))
+        due = self._in(SILENCE)
+        self._silent.update({symbol: _Silence(due, Backoff(cap=self._retry_cap)) for symbol in symbols})
         self._news.set()
 
     def heard(self, symbol: str) -> None:
         """A trade of it came, or it is collected no longer."""
-        self._symbols.pop(symbol, None)
+        self._silent.pop(symbol, None)
 
     async def run(self, rest: VenueClient) -> None:
-        """Ask until cancelled."""
+        """Ask until cancelled, one question at a time."""
         while True:
-            await self._news.wait()
             self._news.clear()
-            await self._clock.sleep(SILENCE)
-            for symbol in tuple(self._symbols):
-                if symbol in self._symbols:
-                    await self._ask(rest, symbol)
+            for symbol, silence in tuple(self._silent.items()):
+                if silence.due <= self._clock.now() and self._silent.get(symbol) is silence:
+                    await self._ask(rest, symbol, silence)
+            if self._silent:
+                await self._clock.sleep(LOOK)
+            else:
+                await self._news.wait()
 
-    async def _ask(self, rest: VenueClient, symbol: str) -> None:
-        self.heard(symbol)  # what is expected anew while the venue answers is asked for anew
+    async def _ask(self, rest: VenueClient, symbol: str, silence: _Silence) -> None:
         try:
             rows = await self._newest(rest, symbol)
         except SourceError as error:
             self._rejects["newest"] += 1
-            await self._clock.sleep(self._backoff.delay(getattr(error, "retry_after", None)))
-            self.expect([symbol])
+            silence.due = self._in(silence.backoff.delay(getattr(error, "retry_after", None)))
             return
-        self._backoff.reset()
+        if self._silent.get(symbol) is not silence:
+            return  # a trade came or it was dropped meanwhile; what its stream missed since is asked for anew
+        self.heard(symbol)
         if rows is not None:
             self.tell(symbol, rows)
+
+    def _in(self, seconds: float) -> int:
+        return self._clock.now() + int(seconds * 1e9)
 
     def tell(self, symbol: str, rows: Rows) -> None:
         """Hand over what the venue answered."""

@@ -1,4 +1,4 @@
-"""The difference between the venue's clock and ours."""
+"""The difference between the venue's clock and ours, and the unit its times are in."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ import msgspec
 from tapewick.clock import Clock
 from tapewick.errors import SourceError
 from tapewick.net.venue_client import Priority, VenueClient
+from tapewick.sources._binance_listing import Product
+from tapewick.sources._stamps import unit_of
 
-__all__ = ["VenueTime"]
+__all__ = ["VenueTime", "headers"]
 
+SPOT = "/api/v3"
 EVERY = 300.0
 SAMPLES = 3
 MOST = 24 * 3600 * 10**9  # a larger difference is a broken answer
+
+
+def headers(product: Product, *, microseconds: bool) -> dict[str, str]:
+    """What asks a market kind for answers with times in µs; only spot's has such."""
+    return {"X-MBX-TIME-UNIT": "MICROSECOND"} if microseconds and product.root == SPOT else {}
 
 
 class _Time(msgspec.Struct):
@@ -47,7 +55,7 @@ class VenueTime:
                 sent = self._clock.now()
                 answer = await rest.get(self._path, _Time, priority=Priority.BOOK)
                 back = self._clock.now()
-                samples.append((back - sent, answer.serverTime * 1_000_000 - (sent + back) // 2))
+                samples.append((back - sent, answer.serverTime * unit_of(answer.serverTime) - (sent + back) // 2))
         except SourceError:
             self._rejects["time"] += 1
             return

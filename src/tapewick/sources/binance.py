@@ -21,14 +21,14 @@ from tapewick.model import BookUpdate, Event, Health, Instrument, TradeBatch
 from tapewick.net.backoff import Backoff
 from tapewick.net.inbox import Inbox, Thrift, Wakeup
 from tapewick.net.venue_client import VenueClient
-from tapewick.net.websocket import MAX_STREAMS, Feed, LinkChange, LinkEnded, StreamsRefused
+from tapewick.net.websocket import MAX_STREAMS, Feed, LinkChange, LinkEnded, StreamsBegun, StreamsRefused
 from tapewick.sources._binance_advice import Reports, advised
 from tapewick.sources._binance_batches import Batches
 from tapewick.sources._binance_books import Books, Fetched
 from tapewick.sources._binance_listing import PRODUCTS, addresses, checked, listed
 from tapewick.sources._binance_silences import Silences
 from tapewick.sources._binance_streams import Channel, Streams, channel_of
-from tapewick.sources._binance_time import VenueTime
+from tapewick.sources._binance_time import VenueTime, headers
 from tapewick.watchdog import Watchdog
 
 __all__ = ["PRODUCTS", "BinanceSource"]
@@ -45,7 +45,16 @@ class _Tick(NamedTuple):
 
 
 Control: TypeAlias = (
-    LinkChange | LinkEnded | StreamsRefused | Fetched | _Tick | Instrument | Health | BookUpdate | TradeBatch
+    LinkChange
+    | LinkEnded
+    | StreamsBegun
+    | StreamsRefused
+    | Fetched
+    | _Tick
+    | Instrument
+    | Health
+    | BookUpdate
+    | TradeBatch
 )
 
 
@@ -104,6 +113,7 @@ class BinanceSource:
         self._ws_urls = addresses(ws_url, self._product.ws)
         self._stream: Literal["trade", "aggTrade"] = stream
         self._query = "?timeUnit=MICROSECOND" if microseconds else ""
+        self._headers = headers(self._product, microseconds=microseconds)
         self._redundant, self._tap = redundant, tap
         self._weights = {"share": share, "limit": limit}
         self._clock = clock or RealClock()
@@ -206,6 +216,8 @@ class BinanceSource:
             return self._link_changed(item)
         if isinstance(item, LinkEnded):
             return self._link_ended(item)
+        if isinstance(item, StreamsBegun):
+            return self._streams_begun(item)
         if isinstance(item, Fetched):
             return self.books.fetched(item) if self.books is not None else ()
         if isinstance(item, StreamsRefused):
@@ -219,13 +231,16 @@ class BinanceSource:
         if self._streams is not None:
             pairs = [(self._id(symbol), channel) for symbol, channel in self._streams.carried(item.feed)]
             self.watchdog.linked(up, item.ts, pairs)
-            if up:
-                carried = self._streams.carried(item.feed)
-                self._silences.expect(symbol for symbol, channel in carried if channel == self._stream)
         if up:
             self._batches.reconnected()
         detail = item.detail if up else advised(item.detail, item.status)
         return (Health(source=self.name, state=item.state, ts=item.ts, detail=detail),)
+
+    def _streams_begun(self, item: StreamsBegun) -> Iterable[Event]:
+        found = (channel_of(stream) for stream in item.streams)
+        symbols = (each[0] for each in found if each is not None and each[1] == self._stream)
+        self._silences.expect(symbol for symbol in symbols if symbol in self._instruments)
+        return ()
 
     def _link_ended(self, item: LinkEnded) -> Iterable[Event]:
         if self.books is None or self._streams is None:
@@ -313,6 +328,7 @@ class BinanceSource:
             attempts=2,
             retry_cap=self._retry_cap,
             on_state=self._reports.circuit,
+            headers=self._headers,
         )
         backoff = Backoff(cap=self._retry_cap)
         async with rest:
@@ -368,7 +384,6 @@ class BinanceSource:
         assert self._streams is not None
         listed = [symbol for symbol in symbols if symbol in self._instruments]
         self._streams.add(listed)
-        self._silences.expect(listed)
         now = self._clock.now()
         for feed in self._streams:
             for symbol, channel in self._streams.carried(feed):

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import duckdb
 
-from tapewick.errors import StoreBusy, StoreDamaged, StoreError
+from tapewick.errors import SchemaOlder, StoreBusy, StoreDamaged, StoreError
 from tapewick.stores import _duckdb_log
 from tapewick.stores._migrations import LEDGER, load, plan
 
@@ -122,9 +122,9 @@ class DuckDBFile:
         database = self._connection()
         if not self.read_only:
             run_steps(database)
-        elif plan(load("duckdb"), applied(database)):
+        elif plan(known := load("duckdb"), found := applied(database)):
             command = f"tapewick migrate up --data {self.folder}"
-            raise StoreError(f"the schema in {self.folder} is older than this tapewick: run `{command}`")
+            raise SchemaOlder(f"in {self.folder}", max(found, default=0), len(known), command)
 
     def _write(self, job: Job[T]) -> T:
         if self._database is None:

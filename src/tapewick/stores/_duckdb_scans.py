@@ -32,7 +32,7 @@ __all__ = ["DuckDBScans"]
 
 Connection = duckdb.DuckDBPyConnection
 
-_STATE = "cursor, cursor_hash, confirmed, finalized, status, detail"
+_STATE = "cursor, cursor_hash, confirmed, finalized, status, detail, first_block"
 _EVENTS = f"SELECT {EVENT_COLUMNS} FROM order_events WHERE component = ? AND canonical"
 _ORPHAN_EVENTS = "UPDATE order_events SET canonical = false WHERE component = ? AND list_contains(?, block_hash)"
 _ORPHAN_BLOCKS = "UPDATE blocks SET canonical = false WHERE component = ? AND list_contains(?, hash)"
@@ -69,9 +69,14 @@ class DuckDBScans:
 
     async def commit_scan(self, step: ScanCommit, *, holder: str) -> int:
         """Store a step whole, or raise; the number of the newest announcement. ``Fenced``: ``holder`` does not hold
-        the lease, or the stored cursor is another than the step expects."""
+        the lease, the stored cursor is another than the step expects, or an operator ordered something since."""
         held = partial(self._leases.holds, lease_name(step.component), holder)
         return await self._file.write(partial(_commit, step=step, held=held))
+
+    async def said(self, component: str, seq: int) -> None:
+        """Remember that announcements up to number ``seq`` are on a bus."""
+        sql = "UPDATE scanner_state SET said = greatest(said, ?) WHERE component = ?"
+        await self._file.write(partial(_execute, sql=sql, values=[seq, component]))
 
     async def orders(
         self, component: str, *, status: str = "", user: str = "", limit: int = 100, offset: int = 0
@@ -101,6 +106,10 @@ def _insert(connection: Connection, table: str, found: Sequence[tuple[Any, ...]]
         connection.execute(f"INSERT INTO {table} VALUES {values}", [value for row in found for value in row])
 
 
+def _execute(connection: Connection, sql: str, values: list[Any]) -> None:
+    connection.execute(sql, values)
+
+
 def _commit(connection: Connection, step: ScanCommit, held: Callable[[], bool]) -> int:
     own = step.component
     seq = _advance(connection, step)
@@ -124,21 +133,21 @@ def _commit(connection: Connection, step: ScanCommit, held: Callable[[], bool]) 
 def _advance(connection: Connection, step: ScanCommit) -> int:
     """Move the cursor from where it is expected; the newest number so far. Raises ``Fenced``."""
     row = connection.execute(
-        "SELECT cursor_hash, seq FROM scanner_state WHERE component = ?", [step.component]
+        "SELECT cursor_hash, status, seq FROM scanner_state WHERE component = ?", [step.component]
     ).fetchone()
-    expected, seq = row or ("", 0)
-    if expected != step.expected:
+    expected, status, seq = row or ("", step.follows, 0)
+    if expected != step.expected or status in rows.ORDERED - {step.follows}:
         raise Fenced(frozenset({step.component}))
-    state = [step.cursor, step.cursor_hash, step.confirmed, step.finalized, step.status, step.detail]
+    state = rows.state_row(step)
     if row is None:
         connection.execute(
-            f"INSERT INTO scanner_state (component, {_STATE}, seq) VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+            f"INSERT INTO scanner_state (component, {_STATE}, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
             [step.component, *state],
         )
     else:
         connection.execute(
             "UPDATE scanner_state SET cursor = ?, cursor_hash = ?, confirmed = ?, finalized = ?, status = ?, "
-            "detail = ?, updated_at = now() WHERE component = ?",
+            "detail = ?, first_block = ?, updated_at = now() WHERE component = ?",
             [*state, step.component],
         )
     return int(seq)
@@ -159,14 +168,15 @@ def _put_events(connection: Connection, step: ScanCommit) -> None:
 
 
 def _state(connection: Connection, component: str) -> tuple[Any, ...] | None:
-    return connection.execute(f"SELECT {_STATE}, seq FROM scanner_state WHERE component = ?", [component]).fetchone()
+    sql = f"SELECT {_STATE}, seq, said FROM scanner_state WHERE component = ?"
+    return connection.execute(sql, [component]).fetchone()
 
 
 def _scanned(connection: Connection, component: str) -> Scanned | None:
     state = _state(connection, component)
     if state is None:
         return None
-    told = dict(zip((*_STATE.split(", "), "seq"), state, strict=True))
+    told = dict(zip((*_STATE.split(", "), "seq", "said"), state, strict=True))
     blocks = connection.execute(
         "SELECT number, hash, parent, ts FROM blocks WHERE component = ? AND canonical AND number >= ? ORDER BY number",
         [component, told["finalized"]],

@@ -35,12 +35,15 @@ __all__ = ["PostgresScans"]
 
 # A step whose process stands still is ended after seconds: it holds the lease's row, which others wait for.
 _SOON = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
-_STATE = "cursor = $2, cursor_hash = $3, confirmed = $4, finalized = $5, status = $6, detail = $7, updated_at = now()"
+_COLUMNS = "cursor, cursor_hash, confirmed, finalized, status, detail, first_block"
+_STATE = f"({_COLUMNS}, updated_at) = ($2, $3, $4, $5, $6, $7, $8, now())"
+_UNCHANGED = "s.cursor_hash = $9 AND (s.status NOT IN ('RESET', 'RECOVERY') OR s.status = $10)"
 _FIRST = f"""
-INSERT INTO scanner_state VALUES ($1, $2, $3, $4, $5, $6, $7, 0) ON CONFLICT (component) DO UPDATE SET {_STATE}
-WHERE scanner_state.cursor_hash = $8 RETURNING seq
+INSERT INTO scanner_state AS s (component, {_COLUMNS}, seq) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)
+ON CONFLICT (component) DO UPDATE SET {_STATE} WHERE {_UNCHANGED} RETURNING seq
 """
-_NEXT = f"UPDATE scanner_state SET {_STATE} WHERE component = $1 AND cursor_hash = $8 RETURNING seq"
+_NEXT = f"UPDATE scanner_state s SET {_STATE} WHERE component = $1 AND {_UNCHANGED} RETURNING seq"
+_SAID = "UPDATE scanner_state SET said = greatest(said, $2) WHERE component = $1"
 _HELD = """
 SELECT FROM leases WHERE name = $1 AND holder = $2 AND expires_at > clock_timestamp() FOR SHARE
 """
@@ -55,8 +58,9 @@ _PUT_EVENTS = """
 INSERT INTO order_events SELECT *, true FROM unnest(
     $1::TEXT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[], $6::BIGINT[], $7::BIGINT[], $8::TEXT[], $9::TEXT[],
     $10::JSONB[]
-) ON CONFLICT (chain, block_hash, tx_hash, log_index) DO UPDATE SET canonical = true WHERE NOT order_events.canonical
-RETURNING tx_hash, log_index
+) ON CONFLICT (chain, block_hash, tx_hash, log_index) DO UPDATE SET canonical = true, component = excluded.component,
+block = excluded.block, ts = excluded.ts, kind = excluded.kind, order_id = excluded.order_id, fields = excluded.fields
+WHERE NOT order_events.canonical RETURNING tx_hash, log_index
 """
 _PUT_ORDERS = """
 INSERT INTO orders SELECT * FROM unnest(
@@ -93,8 +97,16 @@ class PostgresScans:
 
     async def commit_scan(self, step: ScanCommit, *, holder: str) -> int:
         """Store a step whole, or raise; the number of the newest announcement. ``Fenced``: ``holder`` does not hold
-        the lease, or the stored cursor is another than the step expects."""
+        the lease, the stored cursor is another than the step expects, or an operator ordered something since."""
         return await self._database.write(partial(_commit, step=step, holder=holder))
+
+    async def said(self, component: str, seq: int) -> None:
+        """Remember that announcements up to number ``seq`` are on a bus."""
+
+        async def remember(connection: Connection) -> None:
+            await connection.execute(_SAID, component, seq)
+
+        await self._database.write(remember)
 
     async def orders(
         self, component: str, *, status: str = "", user: str = "", limit: int = 100, offset: int = 0
@@ -151,18 +163,15 @@ async def _commit(connection: Connection, step: ScanCommit, holder: str) -> int:
 async def _advance(connection: Connection, step: ScanCommit) -> int:
     """Move the cursor from where it is expected; the newest number so far. Raises ``Fenced``."""
     sql = _NEXT if step.expected else _FIRST
-    state = (step.cursor, step.cursor_hash, step.confirmed, step.finalized, step.status, step.detail)
-    seq: int | None = await connection.fetchval(sql, step.component, *state, step.expected)
+    state = (*rows.state_row(step), step.expected, step.follows)
+    seq: int | None = await connection.fetchval(sql, step.component, *state)
     if seq is None:
         raise Fenced(frozenset({step.component}))
     return seq
 
 
 async def _scanned(connection: Connection, component: str) -> Scanned | None:
-    row = await connection.fetchrow(
-        "SELECT cursor, cursor_hash, confirmed, finalized, status, detail, seq FROM scanner_state WHERE component = $1",
-        component,
-    )
+    row = await connection.fetchrow(f"SELECT {_COLUMNS}, seq, said FROM scanner_state WHERE component = $1", component)
     if row is None:
         return None
     blocks = await connection.fetch(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from tapewick.errors import StoreBusy, StoreError
+from tapewick.errors import SchemaOlder, StoreBusy, StoreError
 from tapewick.stores._migrations import LEDGER, load, plan
 from tapewick.timeframe import DAY
 
@@ -49,9 +49,12 @@ async def applied(connection: Connection) -> dict[int, str]:
     return dict(await connection.fetch("SELECT number, checksum FROM schema_migrations"))
 
 
-async def behind(connection: Connection) -> bool:
-    """Whether migrations are missing. Raises ``StoreError`` when one is unknown or was edited."""
-    return bool(plan(load("postgres"), await applied(connection)))
+async def behind(connection: Connection) -> SchemaOlder | None:
+    """What to say where migrations are missing. Raises ``StoreError`` when one is unknown or was edited."""
+    known, found = load("postgres"), await applied(connection)
+    if not plan(known, found):
+        return None
+    return SchemaOlder("of the database", max(found, default=0), len(known), "tapewick migrate up")
 
 
 async def run_steps(connection: Connection, target: int | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from tapewick.scans import Announcement, Finality, Order, OrderEvent, Placed, Sc
 __all__ = [
     "EVENT_COLUMNS",
     "Heights",
+    "ORDERED",
     "announcement",
     "double",
     "event",
@@ -21,9 +22,12 @@ __all__ = [
     "order_rows",
     "placed",
     "seen",
+    "state_row",
 ]
 
 EVENT_COLUMNS = "block_hash, tx_hash, log_index, block, ts, kind, order_id, fields"
+ORDERED = frozenset({"RESET", "RECOVERY"})
+"""What an operator writes into a scanner's status, for the scanner to obey."""
 _DIGITS = 78  # of the largest uint256
 
 
@@ -46,6 +50,12 @@ class Heights(NamedTuple):
 def order_key(order_id: str) -> str:
     """An order's id as text that sorts as numbers do."""
     return order_id.zfill(_DIGITS)
+
+
+def state_row(step: ScanCommit) -> list[Any]:
+    """Where a scanner is after a step: cursor, its hash, confirmed, finalized, status, detail, first block."""
+    heights = [step.cursor, step.cursor_hash, step.confirmed, step.finalized]
+    return [*heights, step.status, step.detail, step.first_block]
 
 
 def order_rows(step: ScanCommit) -> list[tuple[Any, ...]]:

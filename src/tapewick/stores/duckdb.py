@@ -142,8 +142,9 @@ class DuckDBStore(DuckDBScans):
         end: int | None = None,
         limit: int = 0,
         newest: bool = False,
+        primary: bool = False,
     ) -> tuple[TradeBatch, Head]:
-        """Trades with seq > ``since`` and ``start`` ≤ ts_event < ``end``, ascending by seq."""
+        """Trades with seq > ``since`` and ``start`` ≤ ts_event < ``end``, ascending by seq; of this file always."""
         number, _ = self._find(instrument)
         window = Window(start, end, limit, newest and limit > 0)
 
@@ -183,7 +184,7 @@ class DuckDBStore(DuckDBScans):
         self._find(instrument)
         return Floor()
 
-    async def coverage(self, instrument: str) -> TapeState:
+    async def coverage(self, instrument: str, *, primary: bool = False) -> TapeState:
         """Ranges, all gaps, head: a read-only ``TapeState`` without rows."""
         wanted = [self._find(instrument)]
         states = await self._file.read(partial(reads.states, wanted=wanted, rows=False, every_gap=True))

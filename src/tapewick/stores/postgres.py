@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapewick.clock import Clock, RealClock
-from tapewick.errors import ModelError, NotFound, StoreBusy, StoreError
+from tapewick.errors import ModelError, NotFound, StoreBusy
 from tapewick.model import I64, BookUpdate, Candles, Floor, Head, Instrument, Lease, TapeCommit, TapeState, TradeBatch
 from tapewick.stores import _postgres_books as books
 from tapewick.stores import _postgres_leases as leases
@@ -99,10 +99,11 @@ class PostgresStore(PostgresScans):
     async def _bring_up_to_date(self) -> None:
         own = self._database
         async with single(own.wanted.read_dsn or own.wanted.dsn if own.read_only else own.wanted.dsn) as connection:
-            if not await schema.behind(connection):
-                return
+            older = await schema.behind(connection)
+        if older is None:
+            return
         if own.read_only:
-            raise StoreError("the database's schema is older than this tapewick: run `tapewick migrate up`")
+            raise older
         await migrate(self._migrate_dsn)
 
     async def _learn(self) -> None:
@@ -196,15 +197,17 @@ class PostgresStore(PostgresScans):
         end: int | None = None,
         limit: int = 0,
         newest: bool = False,
+        primary: bool = False,
     ) -> tuple[TradeBatch, Head]:
-        """Trades with seq > ``since`` and ``start`` ≤ ts_event < ``end``, ascending by seq."""
+        """Trades with seq > ``since`` and ``start`` ≤ ts_event < ``end``, ascending by seq; ``primary``: not of a
+        replica."""
         window = Window(start, end, limit, newest and limit > 0)
 
         async def job(connection: Connection, number: int) -> tuple[TradeBatch, Head]:
             found, head = await reads.head(connection, number, instrument)
             return trade_batch(await reads.trades(connection, number, since, head.seq, window), found, head), head
 
-        return await self._of(instrument, job)
+        return await self._of(instrument, job, primary=primary)
 
     async def candles(
         self,
@@ -237,16 +240,18 @@ class PostgresStore(PostgresScans):
 
         return await self._of(instrument, job)
 
-    async def coverage(self, instrument: str) -> TapeState:
-        """Ranges, all gaps, head: a read-only ``TapeState`` without rows."""
+    async def coverage(self, instrument: str, *, primary: bool = False) -> TapeState:
+        """Ranges, all gaps, head: a read-only ``TapeState`` without rows; ``primary``: not of a replica."""
 
         async def job(connection: Connection, number: int) -> TapeState:
             found, _ = await reads.head(connection, number, instrument)
             return (await reads.states(connection, [(number, found)], rows=False, every_gap=True))[0]
 
         try:
-            return await self._of(instrument, job)
+            return await self._of(instrument, job, primary=primary)
         except NotFound:  # of a replica that is behind: the primary has it, or this raises
+            if primary:
+                raise
             number, known = await self._find(instrument)
             return TapeState(instrument=known, number=number, epoch="", owner=0)
 

@@ -12,7 +12,7 @@
 
 namespace tapewick {
 
-enum Reject { DUPLICATE, CONFLICT, BAD_ID, BAD_PRICE, BAD_SIZE, BAD_TIME, BAD_SIDE, OVERFLOWS, TAKEN };
+enum Reject { DUPLICATE, CONFLICT, BAD_ID, BAD_PRICE, BAD_SIZE, BAD_TIME, BAD_SIDE, OVERFLOWS, PARTIAL, TAKEN };
 inline constexpr int REJECTS = TAKEN;
 
 inline constexpr i64 EARLIEST = 1'230'768'000 * SECOND;  // 2009-01-01: nothing traded on chain or venue before
@@ -87,6 +87,7 @@ private:
     template <class Load>
     void fold(Load load, const Batch& batch, i64 latest, Ingested& out, Ids& quarantined);
     Reject screen(const Trade& t, u128 quote, bool allow_zero, i64 latest) const;
+    Reject known(const Trade& t) const;
     Row& minute(i64 ts);
     static Deltas& spare();
     void gather();

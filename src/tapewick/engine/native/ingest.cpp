@@ -95,12 +95,26 @@ inline Reject TapeCore::screen(const Trade& t, u128 quote, bool allow_zero, i64 
     if (t.ts < EARLIEST || t.ts > latest) return BAD_TIME;
     if (t.side < -1 || t.side > 1) return BAD_SIDE;
     if (quote >> 96) return OVERFLOWS;  // so that 128-bit sums hold 2^31 of the largest trades
-    if (contiguous && ledger_.covers(t.id)) {
-        const Recent& known = recent_[static_cast<std::size_t>(t.id % RING)];
-        const bool differs = known.ts != t.ts || known.price != t.price || known.size != t.size;
-        return known.price && known.id == t.id && differs ? CONFLICT : DUPLICATE;
+    return contiguous && ledger_.reaches(t.first) ? known(t) : TAKEN;
+}
+
+// What the ledger says of a record that does not lie above all it covers.
+Reject TapeCore::known(const Trade& t) const {
+    if (t.id == t.first) {
+        if (!ledger_.covers(t.id)) return TAKEN;
+    } else {
+        const std::uint64_t ids = static_cast<std::uint64_t>(t.id - t.first) + 1;
+        const std::uint64_t covered = ledger_.covered(t.first, t.id);
+        if (covered == 0) return TAKEN;
+        if (covered < ids) {
+            // Ids between its own may be another's: it then has no more trades than ids are free.
+            const bool fits = static_cast<std::uint64_t>(t.count) <= ids - covered;
+            return fits && !ledger_.covers(t.id) ? TAKEN : PARTIAL;
+        }
     }
-    return TAKEN;
+    const Recent& known = recent_[static_cast<std::size_t>(t.id % RING)];
+    const bool differs = known.ts != t.ts || known.price != t.price || known.size != t.size;
+    return known.price && known.id == t.id && differs ? CONFLICT : DUPLICATE;
 }
 
 // The pending delta of the minute that holds `ts`; remembers its span.

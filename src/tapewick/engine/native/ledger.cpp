@@ -16,6 +16,14 @@ bool Ledger::covers_inner(i64 id) const {
     return after != ranges_.begin() && id <= std::prev(after)->last;
 }
 
+std::uint64_t Ledger::covered(i64 first, i64 last) const {
+    auto at = std::partition_point(ranges_.begin(), ranges_.end(), [first](const Range& r) { return r.last < first; });
+    std::uint64_t count = 0;
+    for (; at != ranges_.end() && at->first <= last; ++at)
+        count += static_cast<std::uint64_t>(std::min(last, at->last) - std::max(first, at->first)) + 1;
+    return count;
+}
+
 void Ledger::add_anywhere(i64 first, i64 last, i64 ts) {
     // Ranges that overlap or adjoin [first, last] are [low, high); written so that ids up to 2^63-1 do not overflow.
     const auto begin = ranges_.begin();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -33,6 +34,12 @@ public:
         if (ranges_.empty() || id > ranges_.back().last) return false;
         return covers_inner(id);
     }
+
+    // Whether an id of [first, …] may be covered: false for all that continues the tape.
+    bool reaches(i64 first) const { return !ranges_.empty() && first <= ranges_.back().last; }
+
+    // How many ids of [first, last] are covered.
+    std::uint64_t covered(i64 first, i64 last) const;
 
     // Cover [first, last], 0 ≤ first ≤ last; `ts` is the time of the record there, NO_TIME if it is void.
     void add(i64 first, i64 last, i64 ts) {
