@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from httpx2 import _config as httpx2_config
 from hypothesis import settings
 
@@ -19,6 +22,16 @@ settings.load_profile("tapewick")
 # The same goes for the five seconds an HTTP client of a test would wait by default; our own clients set theirs.
 for part in ("connect", "read", "write", "pool"):
     setattr(httpx2_config.DEFAULT_TIMEOUT_CONFIG, part, 60.0)
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    """A command run in this process says where logs go: to a file that pytest closes after the test."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,9 @@ async def test_who_is_stopped_hands_over_at_once(redis_bus: BusRig, postgres: Po
             assert await asyncio.to_thread(pair[0].stop) == 143, pair[0].log()
             await own.grown()
         assert await _held(own, s.engines[1]) == PARTITION_LEASES
-        repair = (await own.leases("repair/"))["repair/binance"]
-        assert f"-{s.collectors[1].pid}-" in repair
+
+        async def repairing() -> str:
+            return (await own.leases("repair/")).get("repair/binance", "")
+
+        assert f"-{s.collectors[1].pid}-" in await own.until(repairing, "somebody repairs")
         await s.acknowledged(10)
