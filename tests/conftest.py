@@ -27,9 +27,11 @@ for part in ("connect", "read", "write", "pool"):
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[None]:
     """A command run in this process says where logs go: to a file that pytest closes after the test."""
-    before = structlog.get_config()
+    before = structlog.get_config() if structlog.is_configured() else None
     yield
-    structlog.configure(**before)
+    structlog.reset_defaults()
+    if before is not None:
+        structlog.configure(**before)
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
 
